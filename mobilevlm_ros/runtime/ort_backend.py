@@ -1,0 +1,165 @@
+"""The model package on ONNX Runtime.
+
+Keys and values live in the cache's own numpy buffers, bound as past and present at once, so a token copies nothing. Knows the
+graphs' inputs and outputs (see ARCHITECTURE.md, "The model package"), not what the tokens mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from mobilevlm_ros.runtime.errors import BackendError, ErrorCode, PackageError
+from mobilevlm_ros.runtime.kv_cache import KVCache
+from mobilevlm_ros.runtime.package import ModelPackage
+
+DIALECT = "cpu"
+PROVIDERS = ["CPUExecutionProvider"]
+
+
+class OrtBackend:
+    """Implements `Backend` on the CPU.
+
+    Args:
+        package: the verified model package.
+        threads: intra-op threads; 0 lets ONNX Runtime take one per physical core.
+
+    Raises:
+        PackageError: a graph cannot be loaded or does not fit the manifest.
+    """
+
+    name = "onnxruntime-cpu"
+
+    def __init__(self, package: ModelPackage, threads: int) -> None:
+        self._spec = package.manifest.decoder
+        self._embeddings = package.embeddings()
+        self._vision = _open_session(package.vision, threads)
+        self._decoder = _open_session(package.decoder(DIALECT), threads)
+        self._check_graphs(package)
+        self._steps: dict[tuple[int, int], _DecodeStep] = {}
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        try:
+            (features,) = self._vision.run(["features"], {"pixels": pixels})
+        except Exception as error:
+            raise _backend_error("encoding the picture", error) from error
+        return np.asarray(features)
+
+    def embed(self, tokens: Sequence[int]) -> np.ndarray:
+        return self._embeddings[np.asarray(tokens, np.int64)].astype(np.float32)
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        return KVCache(self._spec, rows, capacity)
+
+    def prefill(self, cache: KVCache, row: int, embeddings: np.ndarray, logits_at: Sequence[int]) -> np.ndarray:
+        length = embeddings.shape[0]
+        past = cache.lengths[row]
+        logits = np.empty((1, len(logits_at), self._spec.vocab_size), np.float32)
+        inputs: dict[str, np.ndarray] = {
+            "inputs_embeds": np.ascontiguousarray(embeddings[None]),
+            "seqlens_k": np.array([past + length - 1], np.int32),
+            "total_sequence_length": np.array(past + length, np.int32),
+            "logits_at": np.array([logits_at], np.int64),
+        }
+        binding = self._bind(cache, slice(row, row + 1), inputs, logits)
+        self._run(binding, "prefill")
+        cache.lengths[row] = past + length
+        return np.asarray(logits[0])
+
+    def decode(self, cache: KVCache, tokens: Sequence[int]) -> np.ndarray:
+        batch = len(tokens)
+        step = self._step(cache, batch)
+        lengths = cache.lengths[:batch]
+        step.inputs["inputs_embeds"][:, 0] = self.embed(tokens)
+        step.inputs["seqlens_k"][:] = lengths
+        step.inputs["total_sequence_length"][...] = max(lengths) + 1
+        self._run(step.binding, "decode")
+        for row in range(batch):
+            cache.lengths[row] += 1
+        return step.logits[:, 0]
+
+    def close(self) -> None:
+        self._steps.clear()
+        del self._vision, self._decoder, self._embeddings
+
+    def _step(self, cache: KVCache, batch: int) -> _DecodeStep:
+        key = (id(cache), batch)
+        if key not in self._steps:
+            self._steps[key] = self._new_step(cache, batch)
+        return self._steps[key]
+
+    def _new_step(self, cache: KVCache, batch: int) -> _DecodeStep:
+        inputs: dict[str, np.ndarray] = {
+            "inputs_embeds": np.zeros((batch, 1, self._spec.hidden_size), np.float32),
+            "seqlens_k": np.zeros(batch, np.int32),
+            "total_sequence_length": np.zeros((), np.int32),
+            "logits_at": np.zeros((batch, 1), np.int64),
+        }
+        logits = np.zeros((batch, 1, self._spec.vocab_size), np.float32)
+        binding = self._bind(cache, slice(0, batch), inputs, logits)
+        return _DecodeStep(cache, inputs, logits, binding)
+
+    def _bind(self, cache: KVCache, rows: slice, inputs: dict[str, np.ndarray], logits: np.ndarray) -> ort.IOBinding:
+        """Bind arrays by address; the caller keeps them alive until the run is over."""
+        binding = self._decoder.io_binding()
+        for name, array in inputs.items():
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for layer, (keys, values) in enumerate(zip(cache.keys, cache.values)):
+            for kind, buffer in (("key", keys[rows]), ("value", values[rows])):
+                address = buffer.ctypes.data
+                binding.bind_input(f"past_{kind}_{layer}", "cpu", 0, np.float32, buffer.shape, address)
+                binding.bind_output(f"present_{kind}_{layer}", "cpu", 0, np.float32, buffer.shape, address)
+        binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+        return binding
+
+    def _run(self, binding: ort.IOBinding, stage: str) -> None:
+        try:
+            self._decoder.run_with_iobinding(binding)
+        except Exception as error:
+            raise _backend_error(stage, error) from error
+
+    def _check_graphs(self, package: ModelPackage) -> None:
+        spec = package.manifest
+        found = list(self._vision.get_outputs()[0].shape[1:])
+        expected = [spec.vision.tokens, spec.decoder.hidden_size]
+        if found != expected:
+            raise PackageError(f"{package.vision}: features of shape {found}, the manifest says {expected}")
+        names = {value.name for value in self._decoder.get_inputs()}
+        last = f"past_value_{spec.decoder.layers - 1}"
+        if last not in names or f"past_value_{spec.decoder.layers}" in names:
+            raise PackageError(f"{package.decoder(DIALECT)}: the graph has not the {spec.decoder.layers} layers that the manifest says")
+
+
+@dataclass(frozen=True, eq=False)
+class _DecodeStep:
+    """A decode step's arrays and the binding that holds their addresses, made once per cache and batch size."""
+
+    cache: KVCache
+    inputs: dict[str, np.ndarray]
+    logits: np.ndarray
+    binding: ort.IOBinding
+
+
+def _open_session(path: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    try:
+        return ort.InferenceSession(str(path), options, providers=PROVIDERS)
+    except Exception as error:
+        raise PackageError(f"{path}: ONNX Runtime {ort.__version__} cannot load the graph: {_first_line(error)}") from error
+
+
+def _backend_error(stage: str, error: Exception) -> BackendError:
+    text = _first_line(error)
+    out_of_memory = isinstance(error, MemoryError) or "alloc" in text.lower()
+    code = ErrorCode.OUT_OF_MEMORY if out_of_memory else ErrorCode.MODEL_ERROR
+    return BackendError(f"{stage} failed: {text}", code)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,146 @@
+"""A request on its way through the engine: waiting, started, one token after the other, ended.
+
+Only the engine's thread calls these methods; the handles that clients hold stand in `requests.py`.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
+from mobilevlm_ros.runtime.prefill import Prefiller
+from mobilevlm_ros.runtime.prompt import Prompt
+from mobilevlm_ros.runtime.requests import FinishReason, Generated, Generation, Limits, Picture, Scored, Scoring, Timing
+from mobilevlm_ros.runtime.sampling import Sampler, SamplingParams, log_softmax
+
+
+class Job:
+    """What generating and scoring have in common."""
+
+    def __init__(self, picture: Picture, prompt: Prompt, limits: Limits) -> None:
+        self.picture = picture
+        self.prompt = prompt
+        self.limits = limits
+        self._submitted = time.perf_counter()
+
+    def start(self, prefiller: Prefiller, row: int) -> None:
+        """Bring the prompt into `row` and go on as far as one prefill allows. Whatever it raises fails this request only."""
+        raise NotImplementedError
+
+    def fail(self, error: VlmError) -> None:
+        """End with an error."""
+        raise NotImplementedError
+
+    def end_unstarted(self) -> None:
+        """End because the limits were reached while the request waited."""
+        self.fail(limit_error(self.limits.ended(), "before the request's turn came"))
+
+    def _waited_ms(self) -> float:
+        return (time.perf_counter() - self._submitted) * 1e3
+
+
+class GenerateJob(Job):
+    """An answer being made."""
+
+    def __init__(
+        self, picture: Picture, prompt: Prompt, limits: Limits, sampling: SamplingParams, eos: int, context_length: int
+    ) -> None:
+        super().__init__(picture, prompt, limits)
+        self.generation = Generation()
+        self.done = False
+        self._sampler = Sampler(sampling)
+        self._eos = eos
+        self._max_tokens = sampling.max_tokens
+        self._context_length = context_length
+        self._prompt_tokens = 0
+        self._tokens: list[int] = []
+        self._probabilities: list[float] = []
+        self._first = np.empty(0)
+        self._timing = Timing()
+        self._decode_start = 0.0
+
+    @property
+    def last_token(self) -> int:
+        """The token that the next decode step takes in."""
+        return self._tokens[-1]
+
+    def start(self, prefiller: Prefiller, row: int) -> None:
+        waited = self._waited_ms()
+        filled = prefiller.fill(row, self.picture, self.prompt)
+        self._prompt_tokens = filled.length
+        self._timing = Timing(waited, filled.encode_ms, filled.prefill_ms)
+        self._max_tokens = min(self._max_tokens, self._context_length - filled.length)
+        self._decode_start = time.perf_counter()
+        self.advance(filled.logits)
+
+    def advance(self, logits: np.ndarray) -> None:
+        """Choose the next token from logits float32 [vocab]; ends the answer where it ends."""
+        try:
+            choice = self._sampler.choose(logits)
+        except VlmError as error:
+            self.fail(error)
+            return
+        if not self._tokens:
+            self._first = choice.log_probabilities
+        if choice.token == self._eos:
+            self.end(FinishReason.STOP)
+            return
+        self._tokens.append(choice.token)
+        self._probabilities.append(choice.probability)
+        self.generation.push(choice.token)
+        if len(self._tokens) >= self._max_tokens:
+            self.end(FinishReason.LENGTH)
+
+    def check_limits(self) -> None:
+        """End if the request was taken back or its deadline passed."""
+        reason = self.limits.ended()
+        if reason is not None and not self.done:
+            self.end(reason)
+
+    def end(self, reason: FinishReason) -> None:
+        """End with what was made so far."""
+        decode_ms = (time.perf_counter() - self._decode_start) * 1e3
+        timing = self._timing + Timing(decode_ms=decode_ms)
+        self.done = True
+        self.generation.finish(
+            Generated(tuple(self._tokens), tuple(self._probabilities), self._first, reason, self._prompt_tokens, timing)
+        )
+
+    def fail(self, error: VlmError) -> None:
+        self.done = True
+        self.generation.finish(error)
+
+
+class ScoreJob(Job):
+    """Options being scored after one prompt. Done within one turn of the engine."""
+
+    def __init__(self, picture: Picture, prompt: Prompt, limits: Limits, answers: tuple[tuple[int, ...], ...]) -> None:
+        super().__init__(picture, prompt, limits)
+        self.scoring = Scoring()
+        self._answers = answers
+
+    def start(self, prefiller: Prefiller, row: int) -> None:
+        waited = self._waited_ms()
+        filled = prefiller.fill(row, self.picture, self.prompt)
+        start = time.perf_counter()
+        scores = []
+        for answer in self._answers:
+            if reason := self.limits.ended():
+                raise limit_error(reason, "while options were scored")
+            chosen = log_softmax(prefiller.continuation_logits(filled, answer))
+            scores.append(float(chosen[np.arange(len(answer)), list(answer)].sum()))
+        decode_ms = (time.perf_counter() - start) * 1e3
+        timing = Timing(waited, filled.encode_ms, filled.prefill_ms, decode_ms)
+        self.scoring.finish(Scored(tuple(scores), filled.length, timing))
+
+    def fail(self, error: VlmError) -> None:
+        self.scoring.finish(error)
+
+
+def limit_error(reason: FinishReason | None, when: str) -> VlmError:
+    """The error for a request that ended at a limit."""
+    if reason is FinishReason.CANCELLED:
+        return VlmError(ErrorCode.CANCELLED, f"taken back {when}")
+    return VlmError(ErrorCode.DEADLINE_EXCEEDED, f"the deadline passed {when}")

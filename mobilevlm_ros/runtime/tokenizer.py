@@ -1,0 +1,71 @@
+"""Text to token ids and back, with the checkpoint's own SentencePiece model.
+
+Text is always plain text: a `</s>` or `<image>` that a user types becomes the characters' tokens. Only the prompt's template makes
+special tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from mobilevlm_ros.runtime.errors import PackageError
+
+REPLACEMENT = "\ufffd"
+
+
+class Tokenizer:
+    """A SentencePiece model; safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the model.
+
+        Raises:
+            PackageError: the file is not a SentencePiece model.
+        """
+        self._pieces = sentencepiece.SentencePieceProcessor()
+        try:
+            self._pieces.LoadFromSerializedProto(path.read_bytes())
+        except (OSError, RuntimeError) as error:
+            raise PackageError(f"{path}: not a SentencePiece model: {error}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces."""
+        return int(self._pieces.GetPieceSize())
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text, without BOS or EOS. As LLaMA's tokenizer does, a space is put before the text."""
+        return list(self._pieces.EncodeAsIds(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids. Control tokens vanish, bytes that form no character become U+FFFD, the space put by `encode` is dropped."""
+        return str(self._pieces.DecodeIds(list(ids)))
+
+
+class TextStream:
+    """Turns a growing answer's tokens into pieces of text that add up to `Tokenizer.decode` of all of them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._sent = 0
+
+    def add(self, token: int) -> str:
+        """Text that is certain now that `token` came; empty while a character's bytes are incomplete."""
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids)
+        if text.endswith(REPLACEMENT):
+            return ""
+        return self._take(text)
+
+    def finish(self) -> str:
+        """What is left when no more tokens come."""
+        return self._take(self._tokenizer.decode(self._ids))
+
+    def _take(self, text: str) -> str:
+        piece = text[self._sent :]
+        self._sent = max(self._sent, len(text))
+        return piece

@@ -1,0 +1,76 @@
+"""What the tasks return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mobilevlm_ros.runtime.errors import ErrorCode
+from mobilevlm_ros.runtime.geometry import Box
+from mobilevlm_ros.runtime.requests import FinishReason, Timing
+
+
+@dataclass(frozen=True)
+class Result:
+    """What every result tells of itself.
+
+    Attributes:
+        confidence: 0 to 1: the mean probability of the answer's tokens; for a choice among options, yes and no among them, the
+            chosen one's probability among the options.
+        prompt_tokens: length of the prompt, the picture's tokens included.
+        answer_tokens: length of the answer.
+        timing: where the time went.
+        error: NONE, or why the result is not whole.
+        error_msg: one line; empty for NONE.
+    """
+
+    confidence: float
+    prompt_tokens: int
+    answer_tokens: int
+    timing: Timing
+    error: ErrorCode
+    error_msg: str
+
+
+@dataclass(frozen=True)
+class Answer(Result):
+    """An answer in words. It is data: nothing in it is to be executed."""
+
+    question: str
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the picture and the words for it: `box` in source pixels, `box_normalized` 0 to 1 of width and height, score 0 to 1."""
+
+    phrase: str
+    score: float
+    box: Box
+    box_normalized: Box
+
+
+@dataclass(frozen=True)
+class Grounding(Result):
+    """What a referring expression points at, best first. `text` is the model's own words, kept also where they held no valid box."""
+
+    expression: str
+    regions: tuple[Region, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Classification(Result):
+    """The best of several labels, and each label's probability in the request's order; they add up to 1."""
+
+    label: str
+    probabilities: tuple[float, ...]
+
+
+def finish_error(finish: FinishReason) -> tuple[ErrorCode, str]:
+    """The error code and line for the way an answer ended."""
+    if finish is FinishReason.CANCELLED:
+        return ErrorCode.CANCELLED, "taken back while the answer was made"
+    if finish is FinishReason.DEADLINE:
+        return ErrorCode.DEADLINE_EXCEEDED, "the deadline passed while the answer was made"
+    return ErrorCode.NONE, ""
