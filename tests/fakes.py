@@ -1,7 +1,7 @@
 """A stand-in for the model, so that the engine's tests need no weights.
 
-Its cache holds what was put in: for each position the token's id, or a number made from the picture. The next token is a digest of
-the whole row, so an answer comes out right only if every position of its context was right.
+Its cache holds what was put in: for each position the token's id, or a number made from the picture. The next token is a
+digest of the whole row, so an answer comes out right only if every position of its context was right.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def reply(text: str) -> NextToken:
 
     def next_token(context: tuple[float, ...]) -> int:
         ids = [int(value) for value in context]
-        ends = [i for i in range(len(ids)) if ids[i - len(colon) : i] == colon] + ([len(ids)] if ids[-len(colon) :] == colon else [])
-        given = len(ids) - ends[-1] if ends else 0
+        ends = (i for i in range(len(colon), len(ids) + 1) if ids[i - len(colon) : i] == colon)
+        end = max(ends, default=len(ids))
+        given = len(ids) - end
         return wanted[min(given, len(wanted) - 1)]
 
     return next_token
@@ -131,8 +132,16 @@ def manifest() -> Manifest:
         licence="Apache-2.0",
         vision=VisionSpec(image_size=28, patch_size=14, tokens=VISUAL_TOKENS, projector="ldpnetv2", pad_color=(122, 116, 104)),
         decoder=DecoderSpec(
-            hidden_size=1, intermediate_size=1, layers=1, heads=1, kv_heads=1, head_dim=1, vocab_size=VOCAB,
-            max_positions=4096, rms_norm_eps=1e-6, rope_theta=10000.0,
+            hidden_size=1,
+            intermediate_size=1,
+            layers=1,
+            heads=1,
+            kv_heads=1,
+            head_dim=1,
+            vocab_size=VOCAB,
+            max_positions=4096,
+            rms_norm_eps=1e-6,
+            rope_theta=10000.0,
         ),
         prompt=V1,
         tokens=SpecialTokens(BOS, EOS, PAD),

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from mobilevlm_ros import __version__
+from mobilevlm_ros.cli.ask import add_ask_parser
 from mobilevlm_ros.export.command import add_convert_parser
 from mobilevlm_ros.runtime.errors import VlmError
-from mobilevlm_ros.cli.ask import add_ask_parser
 
 INTERRUPTED = 130
 

@@ -1,8 +1,8 @@
 """The engine: one thread that owns the model and serves every request.
 
-Requests wait in a bounded line; as rows of the KV cache get free they are prefilled, and all that run decode as one batch, joining
-and leaving between tokens. A picture is encoded once however many ask about it. Knows pictures, prompts and tokens; knows no
-tasks, no ROS and no backend's insides.
+Requests wait in a bounded line; as rows of the KV cache get free they are prefilled, and all that run decode as one batch,
+joining and leaving between tokens. A picture is encoded once however many ask about it. Knows pictures, prompts and tokens;
+knows no tasks, no ROS and no backend's insides.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class EngineConfig:
     Attributes:
         threads: processor threads for the model; 0 takes one per physical core.
         rows: requests that decode at once, 1 to 32.
-        context_length: longest prompt and answer together, in tokens, at most the model's own; 0 takes the smaller of that and 2048.
+        context_length: longest prompt and answer together, in tokens; the model's own limit holds too. 0 means 2048.
         queue_size: requests that may wait, 1 to 1024; one more is refused with BUSY.
         prefix_cache_mb: memory for the keys and values of recent pictures, in MiB; 0 keeps none.
 

@@ -24,7 +24,8 @@ class Frame:
     def __post_init__(self) -> None:
         shape = self.pixels.shape
         if self.pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
-            raise VlmError(ErrorCode.BAD_IMAGE, f"a picture must be uint8 [height, width, 3], not {self.pixels.dtype} {list(shape)}")
+            found = f"{self.pixels.dtype} {list(shape)}"
+            raise VlmError(ErrorCode.BAD_IMAGE, f"a picture must be uint8 [height, width, 3], not {found}")
         if not (0 < shape[0] <= MAX_SIDE and 0 < shape[1] <= MAX_SIDE):
             raise VlmError(ErrorCode.BAD_IMAGE, f"a picture of {shape[1]} x {shape[0]} pixels: each side must be 1 to {MAX_SIDE}")
 

@@ -112,7 +112,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights came from: a hub id or a folder's name, its revision where known, and a digest over the checkpoint's weights."""
+    """Where the weights came from: a hub id or a folder's name, its revision where known, and a digest over the weights."""
 
     checkpoint: str
     revision: str
@@ -156,7 +156,9 @@ class Manifest:
             raise PackageError(f"{MANIFEST_NAME} holds no JSON object")
         version = raw.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise PackageError(f"{MANIFEST_NAME} has schema_version {version!r}; this version reads {SCHEMA_VERSION}: convert the checkpoint again")
+            raise PackageError(
+                f"{MANIFEST_NAME} has schema_version {version!r}; wanted {SCHEMA_VERSION}: convert the checkpoint again"
+            )
         return _read(Manifest, raw, MANIFEST_NAME)
 
 

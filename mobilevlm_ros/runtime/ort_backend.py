@@ -131,7 +131,7 @@ class OrtBackend:
         names = {value.name for value in self._decoder.get_inputs()}
         last = f"past_value_{spec.decoder.layers - 1}"
         if last not in names or f"past_value_{spec.decoder.layers}" in names:
-            raise PackageError(f"{package.decoder(DIALECT)}: the graph has not the {spec.decoder.layers} layers that the manifest says")
+            raise PackageError(f"{package.decoder(DIALECT)}: not the {spec.decoder.layers} layers that the manifest says")
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,10 @@ class ModelPackage:
         for name, entry in package.manifest.files.items():
             digest = file_sha256(package.path / name)
             if digest != entry.sha256:
-                raise PackageError(f"{package.path / name}: SHA-256 is {digest[:12]}..., the manifest says {entry.sha256[:12]}...: the file is damaged or was changed")
+                raise PackageError(
+                    f"{package.path / name}: SHA-256 is {digest[:12]}..., the manifest says {entry.sha256[:12]}...: "
+                    "the file is damaged or was changed"
+                )
         return package
 
     @staticmethod
@@ -46,7 +49,9 @@ class ModelPackage:
         """As `open`, but trust the content of files whose name and size are right."""
         folder = Path(path).expanduser()
         if not folder.is_dir():
-            raise PackageError(f"{folder}: no such model package (a folder with {MANIFEST_NAME}); make one with 'mobilevlm convert'")
+            raise PackageError(
+                f"{folder}: no such model package (a folder with {MANIFEST_NAME}); make one with 'mobilevlm convert'"
+            )
         try:
             text = (folder / MANIFEST_NAME).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

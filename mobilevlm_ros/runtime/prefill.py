@@ -51,7 +51,10 @@ class Prefiller:
         return Prefilled(row, self._cache.lengths[row], logits, encode_ms, total_ms - encode_ms)
 
     def continuation_logits(self, prefilled: Prefilled, tokens: Sequence[int]) -> np.ndarray:
-        """Logits float32 [len(tokens), vocab] from which each of `tokens` would be chosen after the prompt; the row is left as it was."""
+        """Logits float32 [len(tokens), vocab] from which each of `tokens` would be chosen after the prompt.
+
+        The row holds the prompt alone afterwards.
+        """
         first = prefilled.logits[None]
         if len(tokens) == 1:
             return first

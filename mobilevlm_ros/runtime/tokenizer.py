@@ -1,7 +1,7 @@
 """Text to token ids and back, with the checkpoint's own SentencePiece model.
 
-Text is always plain text: a `</s>` or `<image>` that a user types becomes the characters' tokens. Only the prompt's template makes
-special tokens.
+Text is always plain text: a `</s>` or `<image>` that a user types becomes the characters' tokens. Only the prompt's template
+makes special tokens.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class Tokenizer:
         return list(self._pieces.EncodeAsIds(text))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids. Control tokens vanish, bytes that form no character become U+FFFD, the space put by `encode` is dropped."""
+        """Text of token ids.
+
+        Control tokens vanish, bytes that form no character become U+FFFD, the space put by `encode` is dropped.
+        """
         return str(self._pieces.DecodeIds(list(ids)))
 
 

@@ -1,7 +1,7 @@
 """Tasks: questions in, typed results out.
 
-Each task is a function that blocks its caller until the engine has answered and may be called from any thread. A request that could
-not be started raises VlmError; one that ended on the way comes back as a result with its `error` set and the text so far.
+Each task is a function that blocks its caller until the engine has answered and may be called from any thread. A request that
+could not be started raises VlmError; one that ended on the way comes back as a result with its `error` set and the text so far.
 """
 
 from mobilevlm_ros.tasks.ask import ask, chat

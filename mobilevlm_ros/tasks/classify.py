@@ -53,9 +53,7 @@ class OptionScores:
     timing: Timing
 
 
-def score_options(
-    engine: Engine, picture: Picture, question: str, options: Sequence[str], limits: Limits
-) -> OptionScores:
+def score_options(engine: Engine, picture: Picture, question: str, options: Sequence[str], limits: Limits) -> OptionScores:
     """Score each option as the whole answer. An option counts as written and with its first letter in the other case."""
     forms = [(index, form) for index, option in enumerate(options) for form in letter_cases(option)]
     scored = engine.score(picture, question, [form for _, form in forms], limits).result()

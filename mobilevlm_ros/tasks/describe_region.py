@@ -20,10 +20,8 @@ def describe_region(engine: Engine, frame: Frame, box: Box, settings: Settings |
     """
     inside = box.clipped(frame.width, frame.height)
     if not inside.area > 0:
-        raise VlmError(
-            ErrorCode.BAD_REQUEST,
-            f"the box ({box.x1:g}, {box.y1:g}) to ({box.x2:g}, {box.y2:g}) covers nothing of the {frame.width} x {frame.height} picture",
-        )
+        corners = f"({box.x1:g}, {box.y1:g}) to ({box.x2:g}, {box.y2:g})"
+        raise VlmError(ErrorCode.BAD_REQUEST, f"the box {corners} covers nothing of the {frame.width} x {frame.height} picture")
     model_box = Letterbox(frame.width, frame.height).to_model(inside, engine.manifest.box_frame)
     question = engine.manifest.phrasings.describe_region.format(box=format_box(model_box))
     return ask(engine, frame, question, settings)

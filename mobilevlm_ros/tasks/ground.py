@@ -75,15 +75,11 @@ def _generate_box(engine: Engine, picture: Picture, question: str, limits: Limit
     return engine.generate(picture, question, sampling, limits).result()
 
 
-def _to_grounding(
-    engine: Engine, frame: Frame, expression: str, phrase: str, presence: float, generated: Generated
-) -> Grounding:
+def _to_grounding(engine: Engine, frame: Frame, expression: str, phrase: str, presence: float, generated: Generated) -> Grounding:
     text = engine.tokenizer.decode(generated.tokens).strip()
     confidence = presence * float(np.mean(generated.probabilities or (0.0,)))
     boxes = source_boxes(text, frame, engine.manifest.box_frame)
-    regions = tuple(
-        Region(phrase, confidence, box, box.scaled(1 / frame.width, 1 / frame.height)) for box in boxes
-    )
+    regions = tuple(Region(phrase, confidence, box, box.scaled(1 / frame.width, 1 / frame.height)) for box in boxes)
     error, error_msg = finish_error(generated.finish)
     if error is ErrorCode.NONE and not regions:
         error, error_msg = ErrorCode.NO_GROUNDING, "the answer holds no valid box inside the picture"
@@ -101,7 +97,7 @@ def _to_grounding(
 
 
 def source_boxes(text: str, frame: Frame, box_frame: BoxFrame) -> list[Box]:
-    """The boxes of a model's answer in source pixels; what reaches over the picture's edge is cut off, what lies outside dropped."""
+    """The boxes of a model's answer in source pixels, cut at the picture's edge; those that lie outside are dropped."""
     geometry = Letterbox(frame.width, frame.height)
     boxes = []
     for box in parse_boxes(text):

@@ -42,7 +42,10 @@ class Answer(Result):
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the picture and the words for it: `box` in source pixels, `box_normalized` 0 to 1 of width and height, score 0 to 1."""
+    """A part of the picture and the words for it.
+
+    `box` is in source pixels, `box_normalized` in 0 to 1 of the picture's width and height; `score` is 0 to 1.
+    """
 
     phrase: str
     score: float
@@ -52,7 +55,10 @@ class Region:
 
 @dataclass(frozen=True)
 class Grounding(Result):
-    """What a referring expression points at, best first. `text` is the model's own words, kept also where they held no valid box."""
+    """What a referring expression points at, best first.
+
+    `text` is the model's own words, kept also where they held no valid box.
+    """
 
     expression: str
     regions: tuple[Region, ...]

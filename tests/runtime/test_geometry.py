@@ -31,7 +31,7 @@ def test_a_box_survives_the_way_to_the_model_and_back(width: int, height: int, b
     geometry = Letterbox(width, height)
     source = box.scaled(width, height)
     back = geometry.to_source(geometry.to_model(source, frame), frame)
-    assert np.allclose([back.x1, back.y1, back.x2, back.y2], [source.x1, source.y1, source.x2, source.y2], atol=1e-6 * max(width, height))
+    assert np.allclose(astuple(back), astuple(source), atol=1e-6 * max(width, height))
 
 
 @given(sizes, sizes, boxes())

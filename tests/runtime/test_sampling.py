@@ -55,7 +55,10 @@ def test_a_logit_that_is_no_number_is_an_error(bad: float) -> None:
         Sampler(SamplingParams()).choose(np.array([0.0, bad], np.float32))
 
 
-@pytest.mark.parametrize("wrong", [{"max_tokens": 0}, {"temperature": -0.1}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_p": 1.1}])
+OUT_OF_RANGE = [{"max_tokens": 0}, {"temperature": -0.1}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_p": 1.1}]
+
+
+@pytest.mark.parametrize("wrong", OUT_OF_RANGE)
 def test_values_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(VlmError, match=next(iter(wrong))):
         SamplingParams(**wrong)  # type: ignore[arg-type]

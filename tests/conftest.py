@@ -1,0 +1,29 @@
+"""What many tests share: model packages made from the recorded checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parent / "data"
+PARITY = DATA / "parity"
+
+PackageMaker = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def parity_package(tmp_path_factory: pytest.TempPathFactory) -> PackageMaker:
+    """Converts a recorded checkpoint, `ldpnet` or `ldpnetv2`, to a float32 package, once a session."""
+    pytest.importorskip("torch", reason="converting needs torch")
+    from mobilevlm_ros.export.convert import ConvertOptions, convert
+
+    root = tmp_path_factory.mktemp("packages")
+
+    @cache
+    def make(name: str) -> Path:
+        return convert(PARITY / name, root / name, ConvertOptions(verify=False)).package
+
+    return make
