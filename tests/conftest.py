@@ -7,6 +7,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A deadline for each example would measure the machine, not the code.
+settings.register_profile("mobilevlm", deadline=None)
+settings.load_profile("mobilevlm")
 
 DATA = Path(__file__).parent / "data"
 PARITY = DATA / "parity"

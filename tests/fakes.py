@@ -32,6 +32,13 @@ class ByteTokenizer(Tokenizer):
     def __init__(self) -> None:
         pass
 
+    @property
+    def vocab_size(self) -> int:
+        return VOCAB
+
+    def piece_bytes(self) -> list[bytes | None]:
+        return [bytes([token - 3]) if 3 <= token < 259 else None for token in range(VOCAB)]
+
     def encode(self, text: str) -> list[int]:
         return [byte + 3 for byte in text.encode()]
 

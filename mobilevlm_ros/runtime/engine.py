@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mobilevlm_ros.runtime.backend import Backend
+from mobilevlm_ros.runtime.constraint import Constraint, ConstraintCompiler
 from mobilevlm_ros.runtime.errors import BackendError, ErrorCode, VlmError
 from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.geometry import letterbox
@@ -86,6 +87,7 @@ class Engine:
         self.tokenizer = tokenizer
         self._backend = backend
         self._prompts = PromptBuilder(manifest.prompt, manifest.tokens, tokenizer)
+        self._constraints = ConstraintCompiler(tokenizer, manifest.tokens)
         longest = manifest.decoder.max_positions
         self.context_length = min(config.context_length or DEFAULT_CONTEXT, longest)
         self._line: WaitingLine[Job] = WaitingLine(config.queue_size)
@@ -119,6 +121,11 @@ class Engine:
         """Which backend runs the model."""
         return self._backend.name
 
+    @property
+    def constraints(self) -> ConstraintCompiler:
+        """Makes forms for answers."""
+        return self._constraints
+
     def stats(self) -> EngineStats:
         """A snapshot for diagnostics."""
         return EngineStats(len(self._line), len(self._running), self._prefixes.nbytes)
@@ -136,14 +143,19 @@ class Engine:
         sampling: SamplingParams,
         limits: Limits,
         history: Sequence[Turn] = (),
+        constraint: Constraint | None = None,
     ) -> Generation:
         """Start an answer.
+
+        Args:
+            history: earlier turns about the same picture.
+            constraint: a form that the answer must have, from `constraints`; used up by this answer.
 
         Raises:
             VlmError: BAD_REQUEST, PROMPT_TOO_LONG, BUSY or NOT_ACTIVE; nothing was started.
         """
         prompt = self._prompt(question, history, room=1)
-        job = GenerateJob(picture, prompt, limits, sampling, self.manifest.tokens.eos, self.context_length)
+        job = GenerateJob(picture, prompt, limits, sampling, constraint, self.manifest.tokens.eos, self.context_length)
         self._line.put(job)
         return job.generation
 
@@ -212,7 +224,11 @@ class Engine:
             self._running[row] = job
 
     def _decode(self) -> None:
-        """One more token for every running request."""
+        """One more choice for every running request."""
+        self._leave_ended()
+        for row, job in self._running.items():
+            if len(job.pending) > 1:
+                self._take_in_forced(row, job)
         self._leave_ended()
         if not self._running:
             return
@@ -220,7 +236,7 @@ class Engine:
         tokens = [pad] * (max(self._running) + 1)
         for row in range(len(tokens)):
             if row in self._running:
-                tokens[row] = self._running[row].last_token
+                tokens[row] = self._running[row].pending[-1]
             else:
                 self._cache.lengths[row] = 0  # a free row between busy ones computes along, unheeded
         try:
@@ -233,6 +249,15 @@ class Engine:
         for row, job in self._running.items():
             job.advance(logits[row])
         self._leave_ended()
+
+    def _take_in_forced(self, row: int, job: GenerateJob) -> None:
+        """Bring all pending tokens but the last into the cache at once; the last goes with the batch."""
+        *forced, last = job.pending
+        try:
+            self._backend.prefill(self._cache, row, self._backend.embed(forced), [len(forced) - 1])
+        except Exception as error:  # noqa: BLE001 - likewise
+            job.fail(as_vlm_error(error))
+        job.pending = [last]
 
     def _leave_ended(self) -> None:
         for job in self._running.values():

@@ -103,7 +103,7 @@ class Generated:
 
     Attributes:
         tokens: without the end token.
-        probabilities: the model's probability for each token.
+        probabilities: the model's probability for each token that was chosen; tokens that the answer's form forced have none.
         first_log_probabilities: the distribution that the first token was chosen from, as logarithms: float64 [vocab].
         finish: why it ended.
         prompt_tokens: the prompt's length, the picture's tokens included.

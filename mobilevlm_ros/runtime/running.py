@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 
+from mobilevlm_ros.runtime.constraint import Constraint
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.prefill import Prefiller
 from mobilevlm_ros.runtime.prompt import Prompt
@@ -45,11 +46,21 @@ class GenerateJob(Job):
     """An answer being made."""
 
     def __init__(
-        self, picture: Picture, prompt: Prompt, limits: Limits, sampling: SamplingParams, eos: int, context_length: int
+        self,
+        picture: Picture,
+        prompt: Prompt,
+        limits: Limits,
+        sampling: SamplingParams,
+        constraint: Constraint | None,
+        eos: int,
+        context_length: int,
     ) -> None:
         super().__init__(picture, prompt, limits)
         self.generation = Generation()
         self.done = False
+        self.pending: list[int] = []
+        """Tokens of the answer that the model has not taken in yet: the last chosen one and those that its form forced."""
+        self._constraint = constraint
         self._sampler = Sampler(sampling)
         self._eos = eos
         self._max_tokens = sampling.max_tokens
@@ -60,11 +71,6 @@ class GenerateJob(Job):
         self._first = np.empty(0)
         self._timing = Timing()
         self._decode_start = 0.0
-
-    @property
-    def last_token(self) -> int:
-        """The token that the next decode step takes in."""
-        return self._tokens[-1]
 
     def start(self, prefiller: Prefiller, row: int) -> None:
         waited = self._waited_ms()
@@ -77,8 +83,9 @@ class GenerateJob(Job):
 
     def advance(self, logits: np.ndarray) -> None:
         """Choose the next token from logits float32 [vocab]; ends the answer where it ends."""
+        allowed = self._constraint.allowed() if self._constraint else None
         try:
-            choice = self._sampler.choose(logits)
+            choice = self._sampler.choose(logits, allowed)
         except VlmError as error:
             self.fail(error)
             return
@@ -87,11 +94,25 @@ class GenerateJob(Job):
         if choice.token == self._eos:
             self.end(FinishReason.STOP)
             return
-        self._tokens.append(choice.token)
         self._probabilities.append(choice.probability)
-        self.generation.push(choice.token)
-        if len(self._tokens) >= self._max_tokens:
+        self.pending = [choice.token, *self._follow_form(choice.token)][: self._max_tokens - len(self._tokens)]
+        for token in self.pending:
+            self._tokens.append(token)
+            self.generation.push(token)
+        if self._constraint and self._constraint.finished:
+            self.end(FinishReason.STOP)
+        elif len(self._tokens) >= self._max_tokens:
             self.end(FinishReason.LENGTH)
+
+    def _follow_form(self, chosen: int) -> list[int]:
+        """The tokens that the answer's form forces after the chosen one."""
+        if self._constraint is None:
+            return []
+        self._constraint.accept(chosen)
+        forced = self._constraint.forced()
+        for token in forced:
+            self._constraint.accept(token)
+        return forced
 
     def check_limits(self) -> None:
         """End if the request was taken back or its deadline passed."""

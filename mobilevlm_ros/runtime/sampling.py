@@ -60,24 +60,24 @@ class Sampler:
         self._params = params
         self._random = np.random.default_rng(params.seed)
 
-    def choose(self, logits: np.ndarray) -> Choice:
+    def choose(self, logits: np.ndarray, allowed: np.ndarray | None = None) -> Choice:
         """Choose the next token.
 
         Args:
             logits: float32 [vocab].
+            allowed: bool [vocab], which tokens may be chosen, at least one; None allows all.
 
         Raises:
             BackendError: a logit is NaN or infinite.
         """
         log_probabilities = log_softmax(logits)
-        if self._params.temperature == 0.0:
-            token = int(np.argmax(logits))
-        else:
-            token = self._sample(logits)
+        scores = log_probabilities if allowed is None else np.where(allowed, log_probabilities, -np.inf)
+        token = int(np.argmax(scores)) if self._params.temperature == 0.0 else self._sample(scores)
         return Choice(token, log_probabilities)
 
-    def _sample(self, logits: np.ndarray) -> int:
-        probabilities = np.exp(log_softmax(logits / self._params.temperature))
+    def _sample(self, scores: np.ndarray) -> int:
+        probabilities = np.exp((scores - scores.max()) / self._params.temperature)
+        probabilities /= probabilities.sum()
         if self._params.top_p < 1.0:
             order = np.argsort(-probabilities, kind="stable")
             before = np.cumsum(probabilities[order]) - probabilities[order]

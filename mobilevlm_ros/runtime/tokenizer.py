@@ -14,6 +14,7 @@ import sentencepiece
 from mobilevlm_ros.runtime.errors import PackageError
 
 REPLACEMENT = "\ufffd"
+SPACE_MARK = "\u2581"
 
 
 class Tokenizer:
@@ -35,6 +36,18 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of pieces."""
         return int(self._pieces.GetPieceSize())
+
+    def piece_bytes(self) -> list[bytes | None]:
+        """The text of each token as UTF-8, a space where SentencePiece writes its mark; None for control tokens."""
+        return [self._bytes_of(token) for token in range(self.vocab_size)]
+
+    def _bytes_of(self, token: int) -> bytes | None:
+        piece = str(self._pieces.IdToPiece(token))
+        if self._pieces.IsByte(token):
+            return bytes([int(piece[3:-1], 16)])  # written as <0x0A>
+        if self._pieces.IsControl(token) or self._pieces.IsUnknown(token) or self._pieces.IsUnused(token):
+            return None
+        return piece.replace(SPACE_MARK, " ").encode()
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, without BOS or EOS. As LLaMA's tokenizer does, a space is put before the text."""

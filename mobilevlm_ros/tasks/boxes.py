@@ -6,6 +6,9 @@ import re
 
 from mobilevlm_ros.runtime.geometry import Box
 
+BOX_FORM = r" ?\[(0\.[0-9]{2}|1\.00), (0\.[0-9]{2}|1\.00), (0\.[0-9]{2}|1\.00), (0\.[0-9]{2}|1\.00)\]"
+"""A regular expression for an answer that is one box."""
+
 _NUMBER = r"\s*(\d(?:\.\d{1,6})?)\s*"
 _BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 

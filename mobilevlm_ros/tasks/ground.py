@@ -15,7 +15,7 @@ from mobilevlm_ros.runtime.geometry import Box, Letterbox
 from mobilevlm_ros.runtime.manifest import BoxFrame
 from mobilevlm_ros.runtime.requests import Generated, Limits, Picture
 from mobilevlm_ros.runtime.sampling import GREEDY
-from mobilevlm_ros.tasks.boxes import parse_boxes
+from mobilevlm_ros.tasks.boxes import BOX_FORM, parse_boxes
 from mobilevlm_ros.tasks.classify import score_options
 from mobilevlm_ros.tasks.results import Grounding, Region, finish_error
 from mobilevlm_ros.tasks.settings import Settings
@@ -72,7 +72,7 @@ def indefinite(phrase: str) -> str:
 
 def _generate_box(engine: Engine, picture: Picture, question: str, limits: Limits) -> Generated:
     sampling = replace(GREEDY, max_tokens=MAX_BOX_TOKENS)
-    return engine.generate(picture, question, sampling, limits).result()
+    return engine.generate(picture, question, sampling, limits, constraint=engine.constraints.regex(BOX_FORM)).result()
 
 
 def _to_grounding(engine: Engine, frame: Frame, expression: str, phrase: str, presence: float, generated: Generated) -> Grounding:

@@ -14,7 +14,7 @@ from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.prompt import Turn
 from mobilevlm_ros.runtime.requests import CancelToken, FinishReason, Generation, Limits, Picture, Priority
 from mobilevlm_ros.runtime.sampling import GREEDY, SamplingParams
-from tests.fakes import VISUAL_TOKENS, FakeBackend, fake_engine, reply
+from tests.fakes import VISUAL_TOKENS, ByteTokenizer, FakeBackend, fake_engine, reply
 
 TEN = SamplingParams(max_tokens=10, temperature=0.0)
 
@@ -135,20 +135,16 @@ def test_a_full_line_refuses_at_once_with_busy() -> None:
 def test_a_higher_priority_goes_first_then_the_earlier() -> None:
     backend = FakeBackend()
     backend.gate.clear()
-    order: list[str] = []
     with fake_engine(backend, EngineConfig(rows=1, context_length=512)) as engine:
-        ask(engine)
+        waiting = [ask(engine)]
         wait_until(lambda: engine.stats().waiting == 0)
-        threads = []
-        for name, priority in [("low", 0), ("normal", 1), ("normal too", 1), ("high", 2)]:
-            generation = ask(engine, limits=Limits(priority=Priority(priority)))
-            thread = threading.Thread(target=lambda g=generation, n=name: (g.result(), order.append(n)))
-            thread.start()
-            threads.append(thread)
+        for words, priority in [("low", 0), ("normal", 1), ("normal too", 1), ("highest", 2)]:
+            waiting.append(ask(engine, words, limits=Limits(priority=Priority(priority))))
         backend.gate.set()
-        for thread in threads:
-            thread.join(10)
-    assert order == ["high", "normal", "normal too", "low"]
+        for generation in waiting:
+            generation.result()
+    lengths = [len(ByteTokenizer().encode(f"\n{words} ASSISTANT:")) for words in ("highest", "normal", "normal too", "low")]
+    assert backend.prefilled[-4:] == lengths
 
 
 def test_cancel_ends_a_running_answer_at_the_next_token() -> None:

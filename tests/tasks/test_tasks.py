@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import astuple
 
@@ -112,11 +113,17 @@ def test_an_absent_thing_is_no_grounding_and_not_a_guess() -> None:
     assert "a red mug" in found.error_msg
 
 
-@pytest.mark.parametrize("words", ["somewhere", "[0.5, 0.5, 0.2, 0.9]", "[0.10, 0.01, 0.90, 0.11]"])
+@pytest.mark.parametrize("words", ["[0.50, 0.50, 0.20, 0.90]", "[0.10, 0.01, 0.90, 0.11]"])
 def test_an_answer_without_a_box_in_the_picture_is_no_grounding_and_keeps_its_words(words: str) -> None:
     with fake_engine(model(("Is there", "yes"), ("describes:", words))) as engine:
         found = ground(engine, FRAME, "mug", GREEDY)
     assert (found.error, found.regions, found.text) == (ErrorCode.NO_GROUNDING, (), words)
+
+
+def test_a_model_that_would_say_something_else_is_kept_to_the_form_of_a_box() -> None:
+    with fake_engine(model(("Is there", "yes"), ("describes:", "it is somewhere"))) as engine:
+        found = ground(engine, FRAME, "mug", GREEDY)
+    assert re.fullmatch(r"\[[01]\.\d\d, [01]\.\d\d, [01]\.\d\d, [01]\.\d\d\]", found.text)
 
 
 def test_a_box_that_reaches_into_the_padding_is_cut_at_the_picture() -> None:
