@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import mobilevlm_ros.runtime  # noqa: F401 - keeps ONNX Runtime, however a test imports it, from reporting to its maker
+
 # A deadline for each example would measure the machine, not the code.
 settings.register_profile("mobilevlm", deadline=None)
 settings.load_profile("mobilevlm")
