@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from mobilevlm_ros import __version__
 from mobilevlm_ros.cli.ask import add_ask_parser
+from mobilevlm_ros.cli.eval import add_eval_parser
 from mobilevlm_ros.export.command import add_convert_parser
 from mobilevlm_ros.runtime.errors import VlmError
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_ask_parser(commands)
     add_convert_parser(commands)
+    add_eval_parser(commands)
     args = parser.parse_args(argv)
     try:
         return int(args.run(args))

@@ -49,7 +49,10 @@ class VisionSpec:
 
 @dataclass(frozen=True)
 class DecoderSpec:
-    """The language decoder's sizes. `max_positions` is the longest prompt and answer together."""
+    """The language decoder's sizes.
+
+    `head_dim` is a head's width in the KV cache; `max_positions` is the longest prompt and answer together.
+    """
 
     hidden_size: int
     intermediate_size: int

@@ -1,0 +1,173 @@
+"""Builds ONNX graphs by hand, node by node, without holding a weight in memory.
+
+A graph's weights are declared with their place in one external data file and are read from the checkpoint only when that file is
+written, one after another. Knows ONNX and how a precision stores a weight; knows nothing of what a graph computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from mobilevlm_ros.checkpoint.reader import Tensors
+from mobilevlm_ros.export.errors import ExportError
+from mobilevlm_ros.runtime.manifest import Precision
+
+IR_VERSION = 8
+"""Readable by every ONNX Runtime since 1.10; newer graphs gain nothing from a higher one."""
+OPSET = 17
+MICROSOFT = "com.microsoft"
+ALIGNMENT = 64
+"""Bytes; a cache line and the widest vector register, so that a runtime can use mapped weights where they lie."""
+
+Shape = Sequence[int | str]
+_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight of a graph: what it is called, how it is stored, where in the data file, and how to read it."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+    read: Callable[[], np.ndarray]
+
+    @property
+    def size(self) -> int:
+        """Bytes in the data file."""
+        return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+
+
+class GraphBuilder:
+    """A graph under construction. Values are named by strings, as in ONNX; every value is float32 unless said otherwise."""
+
+    def __init__(self, name: str, tensors: Tensors, precision: Precision) -> None:
+        """`tensors` is the checkpoint that `weight` and `matrix` read; `precision` is fp32 or fp16 (ExportError otherwise)."""
+        if precision not in (Precision.FP32, Precision.FP16):
+            raise ExportError(f"precision {precision.value} is not supported; use fp32 or fp16")
+        self.tensors = tensors
+        self._name = name
+        self._precision = precision
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._weights: dict[str, Weight] = {}
+        self._end = 0
+        self._counter = 0
+
+    def input(self, name: str, dtype: str, shape: Shape) -> str:
+        """Declares an input; text in `shape` names a dynamic axis."""
+        self._inputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], list(shape)))
+        return name
+
+    def output(self, name: str, value: str, shape: Shape) -> None:
+        """Declares the float32 output `name`, which is `value`."""
+        if value != name:
+            self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output/{name}"))
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+
+    def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Adds a node with one output and returns that."""
+        return self.node_with_outputs(operator, inputs, [self._new_name(operator)], domain, **attributes)[0]
+
+    def node_with_outputs(
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], domain: str = "", **attributes: Any
+    ) -> list[str]:
+        """Adds a node with the given output names ("" for one not wanted) and returns them."""
+        name = self._new_name(f"node/{operator}")
+        self._nodes.append(helper.make_node(operator, list(inputs), list(outputs), name=name, domain=domain, **attributes))
+        return list(outputs)
+
+    def constant(self, values: Any, dtype: str = "float32") -> str:
+        """A small constant kept in the graph itself; equal constants are one."""
+        array = np.asarray(values, dtype)
+        name = f"constant/{dtype}/{list(array.shape)}/{hashlib.sha256(array.tobytes()).hexdigest()[:16]}"
+        self._constants.setdefault(name, numpy_helper.from_array(array, name))
+        return name
+
+    def weight(self, name: str) -> str:
+        """The checkpoint's tensor `name`, as it is."""
+        return self.derived(name, self.tensors.shape(name), lambda: self.read(name))
+
+    def matrix(self, name: str) -> str:
+        """The checkpoint's linear weight [out, in], transposed to [in, out] for MatMul; further axes of length 1 are dropped."""
+        rows, columns = self.tensors.shape(name)[:2]
+        return self.derived(name, (columns, rows), lambda: self.read(name).reshape(rows, columns).T)
+
+    def linear(self, value: str, weight: str, bias: str | None = None) -> str:
+        """`value` [..., in] times the checkpoint's linear `weight` [out, in], plus `bias` [out].
+
+        The one place where a precision that changes the product itself, and not only the storage, has its effect.
+        """
+        product = self.node("MatMul", value, self.matrix(weight))
+        return product if bias is None else self.node("Add", product, self.weight(bias))
+
+    def derived(self, name: str, shape: tuple[int, ...], read: Callable[[], np.ndarray], exact: bool = False) -> str:
+        """A weight computed from the checkpoint by `read`, which returns float32 of `shape`.
+
+        Vectors, and whatever is `exact`, stay float32 in every precision: they are small, and rounding them costs most.
+        """
+        half = self._precision is Precision.FP16 and len(shape) > 1 and not exact
+        dtype = np.dtype(np.float16 if half else np.float32)
+        if name not in self._weights:
+            offset = -(-self._end // ALIGNMENT) * ALIGNMENT
+            self._weights[name] = Weight(name, dtype, tuple(shape), offset, read)
+            self._end = offset + self._weights[name].size
+            if half:
+                self.node_with_outputs("Cast", [name], [f"{name}/float32"], to=TensorProto.FLOAT)
+        return f"{name}/float32" if half else name
+
+    def read(self, name: str) -> np.ndarray:
+        """The checkpoint's tensor `name` as float32."""
+        return self.tensors[name].float().numpy()
+
+    def weights(self) -> Iterator[Weight]:
+        """The declared weights in the order of the data file."""
+        yield from self._weights.values()
+
+    def model(self, data_file: str, opsets: Mapping[str, int]) -> onnx.ModelProto:
+        """The finished graph, whose weights lie in `data_file` beside it."""
+        initializers = [*self._constants.values(), *(_external(weight, data_file) for weight in self._weights.values())]
+        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, initializers)
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
+            ir_version=IR_VERSION,
+            producer_name="mobilevlm_ros",
+        )
+
+    def _new_name(self, stem: str) -> str:
+        self._counter += 1
+        return f"{stem}_{self._counter}"
+
+
+def stored(weight: Weight) -> np.ndarray:
+    """Reads a weight and brings it into its stored form, contiguous.
+
+    Raises ExportError if the values do not have the declared shape, are not finite, or overflow float16.
+    """
+    values = weight.read()
+    if values.shape != weight.shape:
+        raise ExportError(f"{weight.name} has shape {list(values.shape)}, expected {list(weight.shape)}")
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(values, dtype=weight.dtype)
+    if not np.isfinite(array).all():
+        raise ExportError(f"tensor {weight.name} holds values that {weight.dtype.name} cannot express")
+    return array
+
+
+def _external(weight: Weight, data_file: str) -> onnx.TensorProto:
+    proto = TensorProto(name=weight.name, data_type=helper.np_dtype_to_tensor_dtype(weight.dtype), dims=weight.shape)
+    proto.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", data_file), ("offset", str(weight.offset)), ("length", str(weight.size))):
+        proto.external_data.add(key=key, value=value)
+    return proto
