@@ -1,95 +1,57 @@
-"""`mobilevlm ask`: a question about a picture file."""
+"""`mobilevlm ask`: a question about a picture, or about each picture in a folder."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from mobilevlm_ros.models import shipped_package
-from mobilevlm_ros.runtime.engine import Engine, EngineConfig
+from mobilevlm_ros.cli.options import Commands, add_command, add_model_options, add_sampling_options, open_engine, sampling_of
+from mobilevlm_ros.cli.pictures import picture_files, read_picture
+from mobilevlm_ros.cli.printing import print_json
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
-from mobilevlm_ros.runtime.frame import Frame
-from mobilevlm_ros.runtime.sampling import SamplingParams
 from mobilevlm_ros.tasks import Answer, Settings, ask
 
-EXAMPLES = """examples:
-  mobilevlm ask kitchen.jpg "What is on the table?"
+EXAMPLES = """  mobilevlm ask kitchen.jpg "What is on the table?"
   mobilevlm ask kitchen.jpg "Is the door open?" --json | jq -r .text
+  mobilevlm ask pictures/ "How many people are there?" --temperature 0
 """
 
 
-def add_ask_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_ask_parser(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add the command to the `mobilevlm` parser."""
-    parser = commands.add_parser(
-        "ask",
-        help="answer a question about a picture",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("image", type=Path, help="picture file (JPEG, PNG, ...)")
+    parser = add_command(commands, "ask", "answer a question about a picture", EXAMPLES, run)
+    parser.add_argument("image", type=Path, help="picture file (JPEG, PNG, ...), or a folder of pictures")
     parser.add_argument("question")
-    parser.add_argument("--model", type=Path, metavar="PACKAGE", help="model package folder (default: the nano model)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the words as they come")
-    parser.add_argument("--temperature", type=float, default=0.2, metavar="T", help="0 is greedy (default: 0.2)")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="probability mass to sample from (default: 1)")
-    parser.add_argument("--seed", type=int, help="makes sampling repeatable")
-    parser.add_argument("--max-tokens", type=int, default=512, metavar="N", help="longest answer (default: 512)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="processor threads (default: one per core)")
-    parser.set_defaults(run=run)
+    add_model_options(parser)
+    add_sampling_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer and print; 1 if the answer ended early."""
-    sampling = SamplingParams(args.max_tokens, args.temperature, args.top_p, args.seed)
-    frame = read_picture(args.image)
+    """Answer and print; raises VlmError if an answer ended early."""
+    settings = Settings(sampling_of(args))
+    files = picture_files(args.image)
+    frame = read_picture(files[0])  # a mistake in the path shows before the model is loaded
     start = time.perf_counter()
-    with Engine.open(args.model or shipped_package(), EngineConfig(threads=args.threads, rows=1)) as engine:
+    with open_engine(args) as engine:
         load_ms = (time.perf_counter() - start) * 1e3
-        on_text = None if args.json else _print_piece
-        answer = ask(engine, frame, args.question, Settings(sampling), on_text)
-        if args.json:
-            print(json.dumps(_as_json(answer, engine.manifest.name, load_ms), ensure_ascii=False))
-        else:
-            print()
-    if answer.error is not ErrorCode.NONE:
-        raise VlmError(answer.error, answer.error_msg)
+        for number, path in enumerate(files):
+            frame = frame if number == 0 else read_picture(path)
+            if args.json:
+                answer = ask(engine, frame, args.question, settings)
+                print_json(answer, path, engine.manifest.name, load_ms, text=answer.text, token_ids=list(answer.token_ids))
+            else:
+                print(f"{path.name}: " if len(files) > 1 else "", end="", flush=True)
+                answer = ask(engine, frame, args.question, settings, _print_piece)
+                print()
+            _raise_if_ended_early(answer)
     return 0
 
 
-def read_picture(path: Path) -> Frame:
-    """A picture file as a frame, turned the way its EXIF orientation says.
-
-    Raises:
-        VlmError: BAD_IMAGE if there is no such file or it is no picture.
-    """
-    try:
-        with Image.open(path) as image:
-            return Frame(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
-    except UnidentifiedImageError as error:
-        raise VlmError(ErrorCode.BAD_IMAGE, f"{path}: not a picture that can be read") from error
-    except (OSError, Image.DecompressionBombError) as error:
-        raise VlmError(ErrorCode.BAD_IMAGE, f"{path}: {error.__class__.__name__}: {error}") from error
-
-
 def _print_piece(piece: str) -> None:
-    print(piece, end="", flush=True, file=sys.stdout)
+    print(piece, end="", flush=True)
 
 
-def _as_json(answer: Answer, model: str, load_ms: float) -> dict[str, object]:
-    timing = {"load_ms": load_ms, **asdict(answer.timing)}
-    return {
-        "text": answer.text,
-        "token_ids": list(answer.token_ids),
-        "prompt_tokens": answer.prompt_tokens,
-        "answer_tokens": answer.answer_tokens,
-        "confidence": round(answer.confidence, 6),
-        "model": model,
-        "timing": {name: round(value, 3) for name, value in timing.items()},
-    }
+def _raise_if_ended_early(answer: Answer) -> None:
+    if answer.error is not ErrorCode.NONE:
+        raise VlmError(answer.error, answer.error_msg)

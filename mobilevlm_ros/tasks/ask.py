@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mobilevlm_ros.runtime.engine import Engine
+from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.prompt import Turn
-from mobilevlm_ros.runtime.requests import Generated
+from mobilevlm_ros.runtime.requests import Generated, Generation, Picture
 from mobilevlm_ros.runtime.tokenizer import TextStream, Tokenizer
 from mobilevlm_ros.tasks.results import Answer, finish_error
 from mobilevlm_ros.tasks.settings import Settings
@@ -46,9 +47,13 @@ def chat(
     settings: Settings | None = None,
     on_text: OnText | None = None,
 ) -> Answer:
-    """Go on with a conversation about a picture; as `ask`, after the turns of `history`."""
+    """Go on with a conversation about a picture; as `ask`, after the turns of `history`.
+
+    Where the history does not fit the model's context, its oldest turns are left out; PROMPT_TOO_LONG is raised where the message
+    alone does not fit.
+    """
     settings = settings or Settings()
-    generation = engine.generate(engine.picture(frame), message, settings.sampling, settings.limits(), history)
+    generation = _start(engine, engine.picture(frame), list(history), message, settings)
     if on_text is not None:
         stream = TextStream(engine.tokenizer)
         for token in generation:
@@ -57,6 +62,17 @@ def chat(
         if piece := stream.finish():
             on_text(piece)
     return to_answer(engine.tokenizer, message, generation.result())
+
+
+def _start(engine: Engine, picture: Picture, history: list[Turn], message: str, settings: Settings) -> Generation:
+    limits = settings.limits()
+    while True:
+        try:
+            return engine.generate(picture, message, settings.sampling, limits, history)
+        except VlmError as error:
+            if error.code is not ErrorCode.PROMPT_TOO_LONG or not history:
+                raise
+            del history[0]
 
 
 def to_answer(tokenizer: Tokenizer, question: str, generated: Generated) -> Answer:

@@ -9,6 +9,7 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
+from mobilevlm_ros.runtime.engine import EngineConfig
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.geometry import Box
@@ -91,6 +92,23 @@ def test_chat_puts_earlier_turns_before_the_message() -> None:
     with fake_engine(FakeBackend(next_token)) as engine:
         chat(engine, FRAME, [Turn("What?", "A mug.")], "Which colour?", GREEDY)
     assert seen[-1] == "Chat. USER: \nWhat? ASSISTANT: A mug.USER: Which colour? ASSISTANT:"
+
+
+def test_a_conversation_that_outgrows_the_context_loses_its_oldest_turns() -> None:
+    seen: list[str] = []
+
+    def next_token(context: tuple[float, ...]) -> int:
+        seen.append(ByteTokenizer().decode([int(value) for value in context if value < 300]))
+        return EOS
+
+    turns = [Turn(f"Question {i}?", "A long answer. " * 5) for i in range(10)]
+    with fake_engine(FakeBackend(next_token), EngineConfig(context_length=300)) as engine:
+        assert chat(engine, FRAME, turns, "And now?", GREEDY).error is ErrorCode.NONE
+        with pytest.raises(VlmError) as refused:
+            chat(engine, FRAME, turns, "And now? " * 50, GREEDY)
+    assert refused.value.code is ErrorCode.PROMPT_TOO_LONG
+    assert "Question 9?" in seen[-1]
+    assert "Question 0?" not in seen[-1]
 
 
 def test_ground_asks_for_presence_then_for_the_box() -> None:

@@ -1,0 +1,42 @@
+"""Picture files as frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
+from mobilevlm_ros.runtime.frame import Frame
+
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def read_picture(path: Path) -> Frame:
+    """A picture file as a frame, turned the way its EXIF orientation says.
+
+    Raises:
+        VlmError: BAD_IMAGE if there is no such file or it is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return Frame(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
+    except UnidentifiedImageError as error:
+        raise VlmError(ErrorCode.BAD_IMAGE, f"{path}: not a picture that can be read") from error
+    except (OSError, Image.DecompressionBombError) as error:
+        raise VlmError(ErrorCode.BAD_IMAGE, f"{path}: {error.__class__.__name__}: {error}") from error
+
+
+def picture_files(path: Path) -> list[Path]:
+    """`path` itself, or for a folder the pictures in it in the order of their names.
+
+    Raises:
+        VlmError: BAD_IMAGE if the folder holds none.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
+    if not found:
+        raise VlmError(ErrorCode.BAD_IMAGE, f"{path}: no pictures in this folder")
+    return found
