@@ -1,0 +1,26 @@
+"""How the process's C library handles buffers of the size of a camera picture."""
+
+from __future__ import annotations
+
+import ctypes
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGEST_KEPT = 32 << 20  # glibc takes no more
+_KEPT_FREE = 128 << 20
+
+
+def keep_picture_buffers() -> bool:
+    """Lets glibc use the memory of one picture for the next.
+
+    By itself it gives a buffer of some megabytes back to the system and asks for a new one, page by page, with each picture: at
+    30 pictures of 1280 x 720 a second that costs half of the time that receiving them takes. Up to 128 MiB of free memory stay
+    with the process. To be called before threads start.
+
+    Returns:
+        Whether the C library took the settings; another than glibc does not.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE))

@@ -1,0 +1,123 @@
+"""Many requests at once, deadlines and priorities, against a node with one row and one place in its queue."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from mobilevlm_msgs.msg import RequestOptions
+from rclpy.node import Node
+
+from mobilevlm_ros.client import VLM, ChatStream
+from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
+from tests.system.graph import Camera, Process, fails, running_node, until_seen
+
+NAME = "limits_vlm"
+LONG = 1800
+NEXT = 1
+
+
+@pytest.fixture(scope="module")
+def node(random_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    log = tmp_path_factory.mktemp("limits") / "node.log"
+    with running_node(NAME, log, model=random_package, rows=1, queue_size=1, max_image_age=1000.0, max_tokens=4) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def vlm(tester: Node, node: Process) -> VLM:
+    camera = Camera(tester, "image")
+    camera.wait_for_listener()
+    client = VLM(tester, NAME)
+    client.wait_until_there(30.0)
+    until_seen(client, camera)
+    return client
+
+
+def _occupied(vlm: VLM, stack: ExitStack) -> list[ChatStream]:
+    """Fills the row and the queue with long answers, the first of which has begun."""
+    first = stack.enter_context(vlm.chat("Tell me a long story.", max_tokens=LONG))
+    next(iter_without_closing(first))
+    return [first, stack.enter_context(vlm.chat("Tell me another.", max_tokens=LONG))]
+
+
+def iter_without_closing(stream: ChatStream) -> Iterator[str]:
+    """The stream's pieces; unlike its own iterator it does not take the request back when it is dropped."""
+    while (piece := stream._next()) is not None:
+        yield piece
+
+
+def test_one_request_too_many_is_busy_at_once(vlm: VLM) -> None:
+    with ExitStack() as stack:
+        _occupied(vlm, stack)
+        started = time.monotonic()
+        fails(lambda: vlm.ask("Me too?"), ErrorCode.BUSY)
+        assert time.monotonic() - started < 0.5
+    assert vlm.ask("And now?").error_code == ErrorCode.NONE
+
+
+def test_many_at_once_are_answered_or_told_that_the_node_is_busy(vlm: VLM) -> None:
+    def ask(number: int) -> ErrorCode:
+        try:
+            vlm.ask(f"What is number {number}?")
+        except VlmError as error:
+            return error.code
+        return ErrorCode.NONE
+
+    with ThreadPoolExecutor(16) as pool:
+        codes = list(pool.map(ask, range(64)))
+    assert set(codes) <= {ErrorCode.NONE, ErrorCode.BUSY}
+    assert codes.count(ErrorCode.NONE) >= 2
+
+
+def test_a_deadline_ends_a_request_that_waits(vlm: VLM) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(first := vlm.chat("Tell me a long story.", max_tokens=LONG))
+        next(iter_without_closing(first))
+        started = time.monotonic()
+        fails(lambda: vlm.ask("Quickly?", timeout=0.2), ErrorCode.DEADLINE_EXCEEDED)
+        assert 0.15 < time.monotonic() - started < 1.0
+
+
+def test_a_deadline_ends_an_answer_on_its_way(vlm: VLM) -> None:
+    stream = vlm.chat("Tell me a long story.", max_tokens=LONG, timeout=0.3)
+    fails(stream.text, ErrorCode.DEADLINE_EXCEEDED)
+    assert stream.answer
+    assert 0 < stream.answer.info.answer_tokens < LONG
+    assert stream.answer.text
+
+
+def test_requests_that_wait_for_a_picture_do_not_keep_others_from_being_refused(vlm: VLM) -> None:
+    waiting = [threading.Thread(target=_wait_for_picture, args=(vlm,)) for _ in range(2)]
+    for thread in waiting:
+        thread.start()
+    time.sleep(0.3)
+    started = time.monotonic()
+    fails(lambda: vlm.ask("Me too?"), ErrorCode.BUSY)
+    assert time.monotonic() - started < 0.5
+    for thread in waiting:
+        thread.join()
+    assert vlm.ask("And now?").error_code == ErrorCode.NONE
+
+
+def test_parameters_can_be_read_while_every_place_is_taken(vlm: VLM, tester: Node) -> None:
+    from rcl_interfaces.srv import GetParameters
+
+    client = tester.create_client(GetParameters, f"{NAME}/get_parameters")
+    assert client.wait_for_service(5.0)
+    with ExitStack() as stack:
+        _occupied(vlm, stack)
+        future = client.call_async(GetParameters.Request(names=["rows"]))
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        assert done.wait(0.5)
+    assert future.result().values[0].integer_value == 1
+
+
+def _wait_for_picture(vlm: VLM) -> None:
+    fails(lambda: vlm.ask("What comes?", frame_policy=RequestOptions.NEXT, timeout=1.0), ErrorCode.STALE_IMAGE)

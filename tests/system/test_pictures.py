@@ -1,0 +1,173 @@
+"""Which picture a request is about, and what happens when pictures are old, late, damaged or compressed."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from mobilevlm_ros.client import VLM
+from mobilevlm_ros.ros.annotate import image_message
+from mobilevlm_ros.runtime.errors import ErrorCode
+from tests.system.graph import Camera, Process, fails, picture, running_node, until, until_seen
+
+NAME = "pictures_vlm"
+NEXT = 1
+
+
+@pytest.fixture(scope="module")
+def node(random_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    log = tmp_path_factory.mktemp("pictures") / "node.log"
+    with running_node(NAME, log, model=random_package, max_image_age=1.0, max_tokens=2, diagnostics_period=0.1) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def camera(tester: Node, node: Process) -> Camera:
+    camera = Camera(tester, "image")
+    camera.wait_for_listener()
+    return camera
+
+
+@pytest.fixture(scope="module")
+def vlm(tester: Node, camera: Camera) -> VLM:
+    client = VLM(tester, NAME)
+    client.wait_until_there(30.0)
+    until_seen(client, camera)
+    return client
+
+
+def test_a_stalled_camera_is_a_stale_image_with_its_age(vlm: VLM, camera: Camera) -> None:
+    camera.show()
+    time.sleep(1.2)
+    fails(lambda: vlm.ask("What is it?"), ErrorCode.STALE_IMAGE, " s old, 1.00 s are allowed")
+
+
+def test_a_request_may_allow_older_pictures_than_the_node(vlm: VLM, camera: Camera) -> None:
+    header = camera.show()
+    time.sleep(1.2)
+    assert vlm.ask("What is it?", max_age=60.0).info.header == header
+
+
+def test_a_request_may_ask_for_younger_pictures_than_the_node(vlm: VLM, camera: Camera) -> None:
+    camera.show()
+    time.sleep(0.3)
+    fails(lambda: vlm.ask("What is it?", max_age=0.1), ErrorCode.STALE_IMAGE)
+
+
+def test_the_stamp_counts_and_not_the_arrival(vlm: VLM, camera: Camera) -> None:
+    header = camera.show(offset=-100.0)
+    until(lambda: vlm.ask("What is it?", max_age=1000.0).info.header == header)
+    fails(lambda: vlm.ask("What is it?"), ErrorCode.STALE_IMAGE, "100.")
+
+
+def test_a_picture_from_the_future_is_not_answered_from(vlm: VLM, camera: Camera) -> None:
+    header = camera.show(offset=100.0)
+    until(lambda: vlm.ask("What is it?", max_age=1000.0).info.header == header)
+    fails(lambda: vlm.ask("What is it?"), ErrorCode.STALE_IMAGE, "ahead of the node's clock")
+
+
+def test_next_waits_for_a_picture_that_is_stamped_after_the_request(vlm: VLM, camera: Camera) -> None:
+    before = camera.show()
+    shown: list[Header] = []
+    late = threading.Timer(0.4, lambda: shown.append(camera.show()))
+    late.start()
+    answer = vlm.ask("What is it?", frame_policy=NEXT)
+    late.join()
+    assert answer.info.header == shown[0] != before
+
+
+def test_next_is_not_content_with_a_picture_that_comes_later_but_was_taken_before(vlm: VLM, camera: Camera) -> None:
+    camera.show()
+    late = threading.Timer(0.2, lambda: camera.show(offset=-0.5))
+    late.start()
+    fails(lambda: vlm.ask("What is it?", frame_policy=NEXT, timeout=0.7), ErrorCode.STALE_IMAGE, "no picture in time")
+    late.join()
+
+
+def _message(**changes: object) -> Image:
+    message = image_message(picture(), Header())
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+DEFECTS = {
+    "a step that is too small": ({"step": 10}, "step"),
+    "a height that the data does not fill": ({"height": 65}, "bytes"),
+    "no size": ({"width": 0, "height": 0}, "empty"),
+    "a size that no machine has memory for": ({"width": 2**31, "height": 2**31, "step": 2**31}, "too large"),
+    "an encoding that nobody knows": ({"encoding": "rgb9"}, "rgb9"),
+    "depth where colours are wanted": ({"encoding": "32FC1"}, "depth"),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_malformed_picture_ends_its_request_and_the_next_one_is_right(vlm: VLM, camera: Camera, defect: str) -> None:
+    changes, words = DEFECTS[defect]
+    message = _message(**changes)
+    message.header = camera.header()
+    camera.publisher.publish(message)
+    until(lambda: _code(vlm) is ErrorCode.BAD_IMAGE)
+    fails(lambda: vlm.ask("What is it?"), ErrorCode.BAD_IMAGE, words)
+    header = camera.show()
+    until(lambda: _code(vlm) is ErrorCode.NONE)
+    assert vlm.ask("What is it?").info.header == header
+
+
+@pytest.mark.parametrize("length", [3, 11, 40, 1000])
+def test_bytes_that_are_no_message_end_their_request_and_not_the_node(
+    vlm: VLM, camera: Camera, node: Process, length: int
+) -> None:
+    header = camera.header()
+    whole = bytes(4) + header.stamp.sec.to_bytes(4, "big") + header.stamp.nanosec.to_bytes(4, "big") + bytes(988)
+    camera.publisher.publish(whole[:length])
+    until(lambda: _code(vlm) is ErrorCode.BAD_IMAGE)
+    camera.show()
+    until(lambda: _code(vlm) is ErrorCode.NONE)
+    assert node.ended is None
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg"])
+def test_a_compressed_topic_alone_is_enough(vlm: VLM, camera: Camera, tester: Node, form: str) -> None:
+    tester.destroy_publisher(camera.publisher)
+    compressed = Camera(tester, "image/compressed", CompressedImage)
+    try:
+        compressed.wait_for_listener()
+        stream = io.BytesIO()
+        PillowImage.fromarray(picture(64, 48)).save(stream, form)
+
+        def asked() -> bool:
+            header = compressed.show_compressed(stream.getvalue(), form)
+            return _code(vlm) is ErrorCode.NONE and vlm.ask("What is it?").info.header == header
+
+        until(asked)
+    finally:
+        tester.destroy_publisher(compressed.publisher)
+        camera.publisher = tester.create_publisher(Image, "image", QoSProfile(depth=1))
+        camera.wait_for_listener()
+
+
+def test_a_large_picture_is_answered(vlm: VLM, camera: Camera) -> None:
+    header = camera.show(np.zeros((1080, 1920, 3), np.uint8))
+    until(lambda: _code(vlm) is ErrorCode.NONE and vlm.ask("What is it?").info.header == header)
+
+
+def _code(vlm: VLM) -> ErrorCode:
+    from mobilevlm_ros.runtime.errors import VlmError
+
+    try:
+        vlm.ask("Is somebody there?")
+    except VlmError as error:
+        return error.code
+    return ErrorCode.NONE
