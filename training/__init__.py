@@ -1,0 +1,1 @@
+"""How the nano MobileVLM that ships with the package is made. Nothing at run time imports this."""
