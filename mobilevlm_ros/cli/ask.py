@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from mobilevlm_ros.cli.options import Commands, add_command, add_model_options, add_sampling_options, open_engine, sampling_of
-from mobilevlm_ros.cli.pictures import picture_files, read_picture
 from mobilevlm_ros.cli.printing import print_json
+from mobilevlm_ros.pictures import picture_files, read_picture
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.tasks import Answer, Settings, ask
 

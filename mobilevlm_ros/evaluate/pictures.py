@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from mobilevlm_ros.evaluate.dataset import Fit
-from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
+from mobilevlm_ros.pictures import read_stored_picture
 from mobilevlm_ros.runtime.frame import Frame
 
 
@@ -21,14 +20,7 @@ def load_picture(path: Path, fit: Fit = Fit.PAD) -> Frame:
     Raises:
         VlmError: BAD_IMAGE if there is no such file, it is no picture, or it is damaged.
     """
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise VlmError(ErrorCode.BAD_IMAGE, f"{path}: not a picture that can be read") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VlmError(ErrorCode.BAD_IMAGE, f"{path}: {error.__class__.__name__}: {error}") from error
-    frame = Frame(pixels)
+    frame = read_stored_picture(path)
     return frame if fit is Fit.PAD else _centred_square(frame)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mobilevlm_ros.cli import main
-from mobilevlm_ros.cli.pictures import read_picture
+from mobilevlm_ros.pictures import read_picture
 from tests.conftest import PARITY, PackageMaker
 
 IMAGE = PARITY / "image.png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,23 @@ def read_picture(path: Path) -> Frame:
     """A picture file as a frame, turned the way its EXIF orientation says.
 
     Raises:
-        VlmError: BAD_IMAGE if there is no such file or it is no picture.
+        VlmError: BAD_IMAGE if there is no such file, it is no picture, or it is damaged.
     """
+    return _read(path, ImageOps.exif_transpose)
+
+
+def read_stored_picture(path: Path) -> Frame:
+    """As `read_picture`, but with the pixels as they are stored, whatever the orientation tag says."""
+    return _read(path, lambda image: image)
+
+
+def _read(path: Path, turn: Callable[[Image.Image], Image.Image]) -> Frame:
     try:
         with Image.open(path) as image:
-            return Frame(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
+            return Frame(np.asarray(turn(image).convert("RGB")))
     except UnidentifiedImageError as error:
         raise VlmError(ErrorCode.BAD_IMAGE, f"{path}: not a picture that can be read") from error
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise VlmError(ErrorCode.BAD_IMAGE, f"{path}: {error.__class__.__name__}: {error}") from error
 
 
