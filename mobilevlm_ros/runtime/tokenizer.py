@@ -38,13 +38,19 @@ class Tokenizer:
         return int(self._pieces.GetPieceSize())
 
     def piece_bytes(self) -> list[bytes | None]:
-        """The text of each token as UTF-8, a space where SentencePiece writes its mark; None for control tokens."""
+        """The text of each token as UTF-8, a space where SentencePiece writes its mark.
+
+        None for tokens that `encode` never gives: control tokens, and bytes for which there is a piece of the same text.
+        """
         return [self._bytes_of(token) for token in range(self.vocab_size)]
 
     def _bytes_of(self, token: int) -> bytes | None:
         piece = str(self._pieces.IdToPiece(token))
         if self._pieces.IsByte(token):
-            return bytes([int(piece[3:-1], 16)])  # written as <0x0A>
+            byte = int(piece[3:-1], 16)  # written as <0x0A>
+            same = SPACE_MARK if byte == ord(" ") else chr(byte)
+            is_a_piece = byte < 128 and self._pieces.PieceToId(same) != self._pieces.unk_id()
+            return None if is_a_piece else bytes([byte])
         if self._pieces.IsControl(token) or self._pieces.IsUnknown(token) or self._pieces.IsUnused(token):
             return None
         return piece.replace(SPACE_MARK, " ").encode()

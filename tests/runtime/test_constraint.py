@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mobilevlm_ros.models import shipped_package
 from mobilevlm_ros.runtime.constraint import Constraint, ConstraintCompiler
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.frame import Frame
@@ -21,7 +22,7 @@ from mobilevlm_ros.tasks.boxes import BOX_FORM
 from tests.conftest import PARITY
 from tests.fakes import BOS, EOS, PAD, ByteTokenizer, FakeBackend, fake_engine, reply
 
-TOKENIZERS = [ByteTokenizer(), Tokenizer(PARITY / "tokenizer.model")]
+TOKENIZERS = [ByteTokenizer(), Tokenizer(PARITY / "tokenizer.model"), Tokenizer(shipped_package() / "tokenizer.model")]
 SCHEMA = {
     "type": "object",
     "properties": {"count": {"type": "integer", "minimum": 0, "maximum": 99}, "door": {"enum": ["open", "closed"]}},
@@ -58,6 +59,19 @@ def test_whatever_is_chosen_the_answer_is_a_box(tokenizer: Tokenizer, seed: int)
     tokens, choices = walk(compiler(tokenizer).regex(BOX_FORM), np.random.default_rng(seed))
     assert re.fullmatch(BOX_FORM, tokenizer.decode(tokens))
     assert choices < len(tokens)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("text", ["[0.61, 0.36, 0.92, 0.83]", "[0.00, 0.05, 1.00, 0.10]"])
+def test_a_box_may_be_written_in_the_tokens_that_the_model_was_taught(tokenizer: Tokenizer, text: str) -> None:
+    form = compiler(tokenizer).regex(BOX_FORM)
+    tokens = tokenizer.encode(text)
+    for at, token in enumerate(tokens):
+        forced = form.forced()
+        assert forced == tokens[at : at + len(forced)]
+        assert form.allowed()[token]
+        form.accept(token)
+    assert form.finished
 
 
 @given(seed=st.integers(0, 2**32 - 1))
