@@ -139,8 +139,8 @@ class TestStamps:
             ("requirements/test.txt", {"test"}),
             ("requirements/convert.txt", {"convert"}),
             ("requirements/run.txt", {"packages", "environment", "convert", "test"}),
-            ("requirements/build.txt", {"packages", "environment", "interfaces", "convert", "test"}),
-            ("requirements/constraints.txt", {"packages", "environment", "interfaces", "convert", "test"}),
+            ("requirements/build.txt", {"packages", "environment", "convert", "test"}),
+            ("requirements/constraints.txt", {"packages", "environment", "convert", "test"}),
             ("setup.py", {"self"}),
             ("tools/ros_env.py", {"environment"}),
             ("config/another.yaml", {"self"}),
@@ -153,6 +153,12 @@ class TestStamps:
             sink.write("# changed\n")
         after = self.keys(layout)
         assert {name for name in before if before[name] != after[name]} == redone
+
+    def test_another_version_of_a_ros_wheel_builds_the_interfaces_again(self, layout: Layout) -> None:
+        before = self.keys(layout)
+        wheels = layout.requirements("ros")
+        wheels.write_text(wheels.read_text(encoding="utf-8").replace("rclpy==7.1.6", "rclpy==7.1.7"), encoding="utf-8")
+        assert self.keys(layout)["interfaces"] != before["interfaces"]
 
     def test_the_demo_installs_neither_torch_nor_test_tools(self, layout: Layout) -> None:
         names = {step.name for step in bootstrap.plan(layout, RosSource.WHEELS, ("demo",))}
