@@ -7,6 +7,7 @@ digest of the whole row, so an answer comes out right only if every position of 
 from __future__ import annotations
 
 import threading
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -67,12 +68,13 @@ def reply(text: str) -> NextToken:
 
 
 class FakeBackend:
-    """Implements `Backend`; `calls` counts what was run and `gate` can hold it up."""
+    """Implements `Backend`; `calls` counts what was run, `gate` can hold it up and `pause` slows each step, in seconds."""
 
     name = "fake"
 
-    def __init__(self, next_token: NextToken = digest_token) -> None:
+    def __init__(self, next_token: NextToken = digest_token, pause: float = 0.0) -> None:
         self.next_token = next_token
+        self.pause = pause
         self.calls: list[str] = []
         self.batches: list[int] = []
         self.prefilled: list[int] = []
@@ -126,6 +128,7 @@ class FakeBackend:
     def _step(self, name: str) -> None:
         self.calls.append(name)
         assert self.gate.wait(20)
+        time.sleep(self.pause)
         if self.error is not None:
             error, self.error = self.error, None
             raise error

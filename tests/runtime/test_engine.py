@@ -149,7 +149,7 @@ def test_a_higher_priority_goes_first_then_the_earlier() -> None:
 
 def test_cancel_ends_a_running_answer_at_the_next_token() -> None:
     cancel = CancelToken()
-    with fake_engine() as engine:
+    with fake_engine(FakeBackend(pause=0.01)) as engine:
         generation = ask(engine, sampling=SamplingParams(max_tokens=400, temperature=0.0), limits=Limits(cancel=cancel))
         for seen, _ in enumerate(generation, start=1):
             if seen == 3:
@@ -193,7 +193,7 @@ def test_five_hundred_cancels_at_any_point_leave_the_engine_right() -> None:
 
 
 def test_a_deadline_ends_a_running_answer_with_what_it_has() -> None:
-    backend = FakeBackend()
+    backend = FakeBackend(pause=0.01)
     with fake_engine(backend) as engine:
         slow = SamplingParams(max_tokens=400, temperature=0.0)
         generation = ask(engine, sampling=slow, limits=Limits(deadline=time.monotonic() + 0.2))
@@ -224,7 +224,7 @@ def test_a_backend_that_raises_fails_its_request_and_nothing_else(error: Excepti
 
 
 def test_a_failed_decode_step_fails_those_who_ran_and_the_next_request_is_right() -> None:
-    backend = FakeBackend()
+    backend = FakeBackend(pause=0.01)
     with fake_engine(backend) as engine:
         generation = ask(engine, sampling=SamplingParams(max_tokens=400, temperature=0.0))
         next(iter(generation))
@@ -272,7 +272,7 @@ def test_scores_are_the_log_probabilities_of_whole_answers() -> None:
 
 
 def test_close_ends_running_and_waiting_requests_and_frees_the_model() -> None:
-    backend = FakeBackend()
+    backend = FakeBackend(pause=0.01)
     engine = fake_engine(backend, EngineConfig(rows=1, context_length=512))
     running = ask(engine, sampling=SamplingParams(max_tokens=400, temperature=0.0))
     next(iter(running))

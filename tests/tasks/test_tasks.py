@@ -75,7 +75,7 @@ def test_a_cancelled_answer_keeps_its_text_so_far() -> None:
         pieces.append(piece)
         cancel.cancel()
 
-    with fake_engine() as engine:
+    with fake_engine(FakeBackend(pause=0.01)) as engine:
         settings = Settings(SamplingParams(max_tokens=400, temperature=0.0), cancel=cancel)
         answer = ask(engine, FRAME, "What?", settings, on_text)
     assert answer.error is ErrorCode.CANCELLED
