@@ -5,11 +5,11 @@ An argument that is left empty leaves its parameter to `params_file`.
 
 import os
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from launch import LaunchDescription
 from mobilevlm_ros.ros.dds import profile_variables
 from mobilevlm_ros.ros.shared_files import find
 

@@ -56,7 +56,7 @@ class VLM:
         self._ground = node.create_client(Ground, f"{name}/ground", qos_profile=deep, callback_group=group)
         self._describe = node.create_client(DescribeRegion, f"{name}/describe_region", qos_profile=deep, callback_group=group)
         self._classify = node.create_client(Classify, f"{name}/classify", qos_profile=deep, callback_group=group)
-        self._chat = ActionClient(node, Chat, f"{name}/chat", callback_group=group, feedback_sub_qos_profile=deep)
+        self._chat = _LockedActionClient(node, Chat, f"{name}/chat", callback_group=group, feedback_sub_qos_profile=deep)
 
     def wait_until_there(self, timeout: float | None = None) -> None:
         """Waits for the MobileVLM node; raises VlmError(NOT_ACTIVE) if it does not appear within `timeout` seconds."""
@@ -122,6 +122,33 @@ class VLM:
             )
 
 
+class _LockedActionClient(ActionClient):
+    """An action client that may be used in one thread while another spins its node.
+
+    rclpy notes a request only after it was sent, so a quick answer could be handled before, found unexpected and dropped.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._sending = threading.RLock()
+        super().__init__(*arguments, **options)
+
+    def send_goal_async(self, *arguments: Any, **options: Any) -> Any:
+        with self._sending:
+            return super().send_goal_async(*arguments, **options)
+
+    def _cancel_goal_async(self, goal_handle: Any) -> Any:
+        with self._sending:
+            return super()._cancel_goal_async(goal_handle)
+
+    def _get_result_async(self, goal_handle: Any) -> Any:
+        with self._sending:
+            return super()._get_result_async(goal_handle)
+
+    async def execute(self, taken_data: Any) -> None:
+        with self._sending:  # nothing in it is awaited, so the lock is never held across a suspension
+            await super().execute(taken_data)
+
+
 GRACE = 1.0
 """Seconds that a client waits longer than the node was told to, so that the node's own words arrive."""
 
@@ -150,10 +177,17 @@ class ChatStream:
 
     def __iter__(self) -> Iterator[str]:
         """Yields the pieces as they come; raises VlmError at the end where the answer is not whole."""
+        came = ""
         try:
             while (piece := self._next()) is not None:
+                came += piece
                 yield piece
-            self._finish()
+            result = self._result.result().result
+            self._keep(result)
+            # The result may overtake the last pieces, which come on a topic of their own.
+            if missing := result.answer.text[len(came.lstrip()) :]:
+                yield missing
+            _raise_for(result.error_code, result.error_msg)
         finally:
             self.close()
 
@@ -187,11 +221,6 @@ class ChatStream:
             return self._waiter.take(self._pieces, self._deadline - time.monotonic())
         except queue.Empty:
             raise VlmError(ErrorCode.DEADLINE_EXCEEDED, "the node did not end its answer in time") from None
-
-    def _finish(self) -> None:
-        result = self._result.result().result
-        self._keep(result)
-        _raise_for(result.error_code, result.error_msg)
 
     def _keep(self, result: Chat.Result) -> None:
         self.answer = result.answer

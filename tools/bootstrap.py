@@ -306,6 +306,11 @@ def write_environment(runner: Runner) -> None:
     (runner.layout.venv / "ros_env.sh").write_text(text, encoding="utf-8")
 
 
+def ros_lines(requirements: Path) -> list[str]:
+    """The lines that ask for packages of ROS."""
+    return [line for line in requirements.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("ros-")]
+
+
 def plan(layout: Layout, ros: RosSource, parts: Iterable[str]) -> list[Step]:
     """The steps that `parts` need, in order. A step's key holds the keys of those it builds on."""
     root = layout.root
@@ -316,8 +321,8 @@ def plan(layout: Layout, ros: RosSource, parts: Iterable[str]) -> list[Step]:
     packages = digest(venv, digest_files(root, [rest, *map(layout.requirements, names)]))
     definitions = files_below(*(root / "msg" / kind for kind in ("msg", "srv", "action")))
     definitions += [root / "msg" / name for name in ("CMakeLists.txt", "package.xml")]
-    built_with = [rest, *(layout.requirements(name) for name in names if name != "run")]
-    interfaces = digest(venv, digest_files(root, [*built_with, *definitions]))
+    built_with = "".join(line for name in (*names, "constraints") for line in ros_lines(layout.requirements(name)))
+    interfaces = digest(venv, built_with, digest_files(root, definitions))
     metadata = digest_files(root, [root / name for name in ("setup.py", "setup.cfg", "package.xml")])
     shipped = [file.relative_to(root).as_posix() for file in shipped_files(root)]
     environment = digest(packages, (root / "tools" / "ros_env.py").read_bytes())

@@ -76,6 +76,8 @@ def _common_variables(venv: Path, root: Path) -> list[Variable]:
         Variable("PATH", str(venv / "bin"), Rule.PREPEND),
         Variable("AMENT_PREFIX_PATH", str(venv), Rule.PREPEND),
         Variable("CMAKE_PREFIX_PATH", str(venv), Rule.PREPEND),
+        # ONNX Runtime reports its use over the network by default; a robot does not.
+        Variable("ORT_DISABLE_TELEMETRY", "1", Rule.DEFAULT),
         Variable("ROS_LOG_DIR", str(venv / "ros_log"), Rule.DEFAULT),
         # Fast DDS has renamed the variable; each name is read by one of the versions that are in use.
         Variable("FASTRTPS_DEFAULT_PROFILES_FILE", profile, Rule.DEFAULT),

@@ -18,7 +18,7 @@ from mobilevlm_ros.checkpoint.config import MobileVlmConfig, ProjectorKind, Visi
 from mobilevlm_ros.checkpoint.model import PROJECTOR_PREFIX, VISION_PREFIX, MobileVLM
 from mobilevlm_ros.checkpoint.save import save_checkpoint
 from training import network, wording
-from training.data import SIDE
+from training.pictures import PATCH, SIDE
 from training.vocabulary import SIZE
 
 _LAST_LAYER = f"encoder.layers.{network.VISION_LAYERS - 1}."
@@ -26,7 +26,7 @@ _LAST_LAYER = f"encoder.layers.{network.VISION_LAYERS - 1}."
 
 def nano_config() -> MobileVlmConfig:
     """The nano model's numbers."""
-    vision = VisionConfig(network.WIDTH, network.VISION_MLP, network.VISION_LAYERS, network.VISION_HEADS, SIDE, network.PATCH)
+    vision = VisionConfig(network.WIDTH, network.VISION_MLP, network.VISION_LAYERS, network.VISION_HEADS, SIDE, PATCH)
     return MobileVlmConfig(
         vocab_size=SIZE,
         hidden_size=network.WIDTH,

@@ -15,13 +15,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.pictures import GRID, PAD_COLOR, SIDE
 from training.scenes import COLORS, SHAPES
 from training.truth import Sight, Thing, box_of_mask, squared
 
-SIDE, PATCH, GRID = 168, 14, 12
-PAD_COLOR = (122, 116, 104)
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 IGNORE = -1
 COVERED, UNCOVERED = 0.2, 0.05
 """A patch belongs to a thing that covers this much of it, to none below the other; between, it is not taught."""

@@ -17,9 +17,10 @@ from random import Random
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.grading import Score
-from training.language import Decoder, greedy
+from training.language import DIM, Decoder, greedy
 from training.network import WIDTH, initial_embeddings, projector
 from training.packing import IGNORE, Packer, Sizes
 from training.progress import Average, Mean, Pace, checkpoint_exists, learning_rate, load, save
@@ -30,9 +31,14 @@ from training.views import ViewShards
 from training.vocabulary import Words
 
 TURNS, CHAT_LENGTH = 16, 320
+COMPARING = 1.1
+"""How sharply attention begins to compare names with patches."""
 SIZES: Sizes = ((8, 22), (6, 36))
 Texts = list[tuple[Tensor, Tensor]]
+Batch = tuple[Tensor, list[Tensor], Texts]
 CHAT_SHARE = 0.25
+NAMING = 0.4
+"""Weight of the loss that keeps names readable in the visual tokens."""
 
 
 class Reader(nn.Module):
@@ -50,8 +56,8 @@ class Reader(nn.Module):
 def start_from_tower(reader: Reader, tower: Path, words: Words) -> None:
     """Takes the projector and the words' embeddings from the first step; lets attention begin by comparing."""
     states = torch.load(tower, weights_only=True)
-    projector = {k.removeprefix("projector."): v for k, v in states["eyes"].items() if k.startswith("projector.")}
-    reader.projector.load_state_dict(projector)
+    projector_state = {k.removeprefix("projector."): v for k, v in states["eyes"].items() if k.startswith("projector.")}
+    reader.projector.load_state_dict(projector_state)
     rows, learned = initial_embeddings(words), states["heads"]
     for shapes in (SHAPES, tuple(s.capitalize() for s in SHAPES)):
         rows[words.words(shapes)] = learned["shape_rows"]
@@ -71,6 +77,30 @@ def start_from_tower(reader: Reader, tower: Path, words: Words) -> None:
             attention.v_proj.weight.normal_(0.0, WIDTH**-0.5)
             attention.o_proj.weight.normal_(0.0, 0.3 * WIDTH**-0.5)
             layer.mlp["down_proj"].weight.normal_(0.0, 0.02)
+
+
+@torch.no_grad()
+def begin_by_comparing(reader: Reader, words: Words, features: Tensor) -> None:
+    """Lets the last head of the first two layers look from a name to the patches that score high for it.
+
+    Its queries and keys both measure how much of each name is in a token, in the dimensions that rotary positions turn
+    least; what it fetches are the main directions of the visual tokens, which `features` stand for.
+    """
+    slots = [*range(DIM // 2 - 8, DIM // 2), *range(DIM - 8, DIM)]
+    table = reader.decoder.model.embed_tokens.weight
+    kinds = [table[words.words(names)] for names in (SHAPES, COLORS)]
+    measure = torch.cat([functional.normalize(rows - rows.mean(0), dim=-1) for rows in kinds])
+    visual = reader.projector(features.float()).flatten(0, 1)
+    visual = visual * torch.rsqrt(visual.pow(2).mean(-1, keepdim=True))
+    main = torch.linalg.svd(visual - visual.mean(0), full_matrices=False).Vh[:DIM]
+    head = slice(WIDTH - DIM, WIDTH)
+    for layer in reader.decoder.model.layers[:2]:
+        attention, compare = layer.self_attn, torch.zeros(DIM, WIDTH)
+        compare[slots[: len(measure)]] = COMPARING * measure
+        attention.q_proj.weight[head] = compare
+        attention.k_proj.weight[head] = compare
+        attention.v_proj.weight[head] = main
+        attention.o_proj.weight[:, head] = 0.3 * main.T
 
 
 def blurred_targets(words: Words, width: float = 1.0) -> Tensor:
@@ -96,8 +126,8 @@ def pack(packer: Packer, sights: list[Sight], rng: Random, chat: bool) -> Texts:
     ]
 
 
-def batches(views: ViewShards, packer: Packer, size: int, seed: int, tag: str) -> Iterator[tuple[Tensor, Texts]]:
-    """Endless batches: features, and questions about them."""
+def batches(views: ViewShards, packer: Packer, size: int, seed: int, tag: str) -> Iterator[Batch]:
+    """Endless batches: features, what each patch shows, and questions."""
     rng, words_rng = np.random.default_rng(seed), Random(seed)
     while True:
         order = rng.permutation(len(views))
@@ -105,7 +135,8 @@ def batches(views: ViewShards, packer: Packer, size: int, seed: int, tag: str) -
             numbers = order[start : start + size]
             chat = words_rng.random() < CHAT_SHARE
             texts = pack(packer, [views.sights[n] for n in numbers], words_rng, chat)
-            yield torch.from_numpy(views.rows(tag, numbers)), texts
+            arrays = [torch.from_numpy(views.rows(name, numbers)) for name in (tag, "shape", "color")]
+            yield arrays[0].float(), [array.long() for array in arrays[1:]], texts
 
 
 def answer_loss(reader: Reader, hidden: list[Tensor], texts: Texts, targets: Tensor) -> Tensor:
@@ -114,6 +145,18 @@ def answer_loss(reader: Reader, hidden: list[Tensor], texts: Texts, targets: Ten
     wanted = torch.cat([labels[labels != IGNORE] for _, labels in texts])
     scores = torch.log_softmax(reader.decoder.lm_head(states).float(), -1)
     return -(targets[wanted] * scores).sum(-1).mean()
+
+
+def naming_loss(reader: Reader, features: Tensor, classes: list[Tensor], names: list[list[int]]) -> Tensor:
+    """Keeps the names of what patches show readable in the visual tokens, in the embeddings that questions use."""
+    visual = reader.projector(features)
+    visual = visual * torch.rsqrt(visual.pow(2).mean(-1, keepdim=True) + 1e-6)
+    table, total = reader.decoder.model.embed_tokens.weight, torch.zeros(())
+    for wanted, ids in zip(classes, names):
+        scores = 2.0 * visual @ table[ids].T
+        scores = torch.cat([torch.zeros_like(scores[..., :1]), scores], -1)
+        total = total + functional.cross_entropy(scores.flatten(0, 1), wanted.flatten(), ignore_index=-1)
+    return total
 
 
 @torch.no_grad()
@@ -175,17 +218,20 @@ def train(rank: int, plan: Plan, reader: Reader, counter: Tensor) -> None:
     if checkpoint_exists(plan.out):
         load(plan.out, parts)
     forward = torch.compile(reader, dynamic=False) if plan.compile else reader
-    views, held = ViewShards(plan.views, (plan.tag,)), ViewShards(plan.held_out, (plan.tag,))
+    views = ViewShards(plan.views, (plan.tag, "shape", "color"))
+    names = [words.words(SHAPES), words.words(COLORS)]
+    held = ViewShards(plan.held_out, (plan.tag,))
     step, pace, seen = int(counter), Pace(int(counter)), Mean()
     shown, saved = step, step
-    for features, texts in batches(views, packer, plan.batch, 2 * step + rank, plan.tag):
+    for features, classes, texts in batches(views, packer, plan.batch, 2 * step + rank, plan.tag):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, plan.steps, plan.rate, plan.warm_up) * group["share"]
         with torch.autocast("cpu", torch.bfloat16):
-            hidden = forward(features.float(), [ids for ids, _ in texts])
+            hidden = forward(features, [ids for ids, _ in texts])
             loss = answer_loss(reader, hidden, texts, targets)
+        whole = loss + NAMING * naming_loss(reader, features, classes, names)
         optimizer.zero_grad()
-        loss.backward()
+        whole.backward()
         nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
         optimizer.step()
         counter += 1
@@ -226,6 +272,8 @@ def main() -> None:
     words = Words.load(args.tokenizer)
     reader, first = Reader(words), 0
     start_from_tower(reader, args.tower, words)
+    views = ViewShards(args.views, (args.tag,))
+    begin_by_comparing(reader, words, torch.from_numpy(views.rows(args.tag, np.arange(50))))
     if checkpoint_exists(args.out):
         first = load(args.out, {"reader": reader})
     options = {key: value for key, value in vars(args).items() if key != "tower"}

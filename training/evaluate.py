@@ -21,9 +21,9 @@ from mobilevlm_ros.checkpoint.config import MobileVlmConfig
 from mobilevlm_ros.checkpoint.model import MobileVLM
 from mobilevlm_ros.checkpoint.reader import CheckpointTensors, load_model
 from training.card import RUNS, Results, card
-from training.data import MEAN, STD
 from training.grading import Score
 from training.language import Decoder, greedy
+from training.pictures import MEAN, STD
 from training.questions import KINDS, Asker, Turn
 from training.truth import Sight
 from training.views import ViewShards

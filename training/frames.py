@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -91,7 +92,8 @@ def main() -> None:
     parser.add_argument("--depth", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    painter, lines = Painter(args.width, args.height), []
+    painter = Painter(args.width, args.height)
+    lines: list[dict[str, Any]] = []
     for frames in sequence(painter, args.first_seed, args.scenes, round(args.seconds * args.rate)):
         for scene in frames:
             picture, shares = painter.paint(scene, depth=args.depth)

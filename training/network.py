@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 from mobilevlm_ros.checkpoint.projector import LDPNetV2Projector
-from training.data import MEAN, SIDE, STD
+from training.pictures import MEAN, PATCH, SIDE, STD
 from training.vocabulary import SIZE, Words
 
 WIDTH = 192
 VISION_LAYERS, VISION_HEADS, VISION_MLP = 7, 3, 768
 LAYERS, HEADS, MLP = 5, 3, 384
-PATCH, MAX_POSITION = 14, 1024
+MAX_POSITION = 1024
 
 
 def vision_config(layers: int = VISION_LAYERS) -> CLIPVisionConfig:

@@ -144,7 +144,8 @@ def write_shard(out: Path, number: int, first_seed: int, width: int, height: int
     folder.mkdir(parents=True, exist_ok=True)
     painter, seed = Painter(width, height), first_seed + number * SHARD * 20
     images = np.zeros((SHARD, height, width, 3), np.uint8)
-    masks, sights = np.zeros((SHARD, height, width), np.uint8), []
+    masks = np.zeros((SHARD, height, width), np.uint8)
+    sights: list[Sight] = []
     while len(sights) < SHARD:
         seen = see(painter, seed)
         seed += 1

@@ -88,7 +88,7 @@ def accuracies(heads: DenseHeads, tokens: Tensor, batch: Batch) -> dict[str, flo
     things, empty = shape > 0, shape == 0
     expected = (heads.boxes(tokens[things]).softmax(-1) * torch.arange(101.0)).sum(-1) / 100.0
     pairs = zip(expected.tolist(), box[things].tolist())
-    overlaps = np.array([iou(tuple(seen), tuple(true)) for seen, true in pairs])  # type: ignore[arg-type]
+    overlaps = np.array([iou(tuple(seen), tuple(true)) for seen, true in pairs])
     return {
         "shape": float((shapes.argmax(-1) == shape)[things].float().mean()),
         "color": float((colors.argmax(-1) == color)[things].float().mean()),

@@ -55,7 +55,9 @@ def _tour(arguments: argparse.Namespace, stage: Stage, terminal: Terminal) -> bo
     for picture in tour.pictures:
         terminal.line("picture", str(picture))
     if tour.wrong:
-        terminal.problem(f"{tour.wrong} answers were wrong")
+        terminal.problem(f"{tour.wrong} of {tour.answers} answers were wrong")
+    else:
+        terminal.line("done", f"all {tour.answers} answers were right")
     return not tour.wrong
 
 

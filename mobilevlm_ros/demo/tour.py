@@ -25,9 +25,10 @@ class SceneChangedError(Exception):
 
 
 class Tour:
-    """Goes through the steps; `wrong` counts what was not right."""
+    """Goes through the steps; `answers` counts what was judged and `wrong` what was not right."""
 
     def __init__(self, stage: Stage, recording: Recording, terminal: Terminal, output: Path) -> None:
+        self.answers = 0
         self.wrong = 0
         self.pictures: list[Path] = []
         self._stage = stage
@@ -108,6 +109,7 @@ class Tour:
             self._picture(step, stream.answer.info)
 
     def _judge(self, right: bool) -> bool:
+        self.answers += 1
         self.wrong += not right
         return right
 

@@ -61,7 +61,7 @@ def _draw_mark(canvas: Pixels, mark: Mark, colour: tuple[int, int, int], scale: 
     height, width = canvas.shape[:2]
     box = mark.box.clipped(width - 1, height - 1)
     x1, y1, x2, y2 = (round(value) for value in (box.x1, box.y1, box.x2, box.y2))
-    thickness = max(1, round(2.5 * scale))
+    thickness = max(2, round(3 * scale))
     cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness, cv2.LINE_AA)
     label = _ascii(mark.label)
     if not label:

@@ -41,8 +41,7 @@ class ChatServer:
         self._desk = desk
         self._outputs = outputs
         self._sessions = sessions
-        self._goals: dict[bytes, _Goal] = {}  # those that may still be cancelled
-        self._unfinished = 0
+        self._goals: dict[bytes, _Goal] = {}
         self._changed = threading.Condition()
         self._server = ActionServer(
             node,
@@ -58,43 +57,42 @@ class ChatServer:
     def wait_until_idle(self, timeout: float) -> bool:
         """Returns whether every goal has its result within `timeout` seconds; close the gate before."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._unfinished, timeout)
+            return self._changed.wait_for(lambda: not self._goals, timeout)
 
     def _accepted(self, goal: ServerGoalHandle) -> None:
-        # Known before it runs, so that a cancel between the two is not lost.
         with self._changed:
-            self._goals[_key(goal)] = _Goal()
-            self._unfinished += 1
+            self._goals.setdefault(_key(goal), _Goal())
         goal.execute()
 
     def _cancel(self, goal: ServerGoalHandle) -> CancelResponse:
         with self._changed:
-            known = self._goals.get(_key(goal))
-            if known is None:
-                return CancelResponse.REJECT  # it has just ended
+            if not goal.is_active:
+                return CancelResponse.REJECT
+            # Clients hear that their goal is accepted before `_accepted` is called, so a cancel may come first.
+            known = self._goals.setdefault(_key(goal), _Goal())
+            if known.is_ending:
+                return CancelResponse.REJECT
             known.taken_back = True
         known.job.cancel.cancel()
         return CancelResponse.ACCEPT
 
     def _execute(self, goal: ServerGoalHandle) -> Chat.Result:
-        try:
-            return self._serve(goal)
-        finally:
-            with self._changed:
-                self._unfinished -= 1
-                self._changed.notify_all()
-
-    def _serve(self, goal: ServerGoalHandle) -> Chat.Result:
         known = self._goals[_key(goal)]
         try:
-            feedback = _Feedback(goal)
-            outcome, session = self._converse(goal.request, known.job, feedback)
-            feedback.flush()
-            result = _result(outcome, goal.request.message, session)
-            self._outputs.answer(result.answer, known.job.snapshot)
+            return self._serve(goal, known)
         finally:
             with self._changed:
-                del self._goals[_key(goal)]  # from here on a cancel is rejected
+                del self._goals[_key(goal)]
+                self._changed.notify_all()
+
+    def _serve(self, goal: ServerGoalHandle, known: _Goal) -> Chat.Result:
+        feedback = _Feedback(goal)
+        outcome, session = self._converse(goal.request, known.job, feedback)
+        feedback.flush()
+        result = _result(outcome, goal.request.message, session)
+        self._outputs.answer(result.answer, known.job.snapshot)
+        with self._changed:
+            known.is_ending = True
         if known.taken_back:
             _wait_for_cancel_request(goal)
         _end(goal, outcome.error)
@@ -136,10 +134,11 @@ def chat_within_context(
 
 @dataclass
 class _Goal:
-    """A goal that has no result yet, and whether its client has taken it back."""
+    """A goal that has no result yet; whether its client has taken it back, and whether it is too late for that."""
 
     job: Job = field(default_factory=Job)
     taken_back: bool = False
+    is_ending: bool = False
 
 
 class _Feedback:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from weakref import WeakKeyDictionary
 
 from mobilevlm_ros.runtime.backend import Backend
 from mobilevlm_ros.runtime.constraint import Constraint, ConstraintCompiler
@@ -95,6 +96,7 @@ class Engine:
         self._prefixes = PrefixCache(config.prefix_cache_mb << 20)
         self._prefiller = Prefiller(backend, self._cache, self._prefixes)
         self._running: dict[int, GenerateJob] = {}
+        self._pictures: WeakKeyDictionary[Frame, Picture] = WeakKeyDictionary()
         self._thread = threading.Thread(target=self._serve, name="mobilevlm-engine", daemon=True)
         self._thread.start()
 
@@ -131,10 +133,14 @@ class Engine:
         return EngineStats(len(self._line), len(self._running), self._prefixes.nbytes)
 
     def picture(self, frame: Frame) -> Picture:
-        """Letterbox a frame in the calling thread, so that the engine's thread need not."""
-        vision = self.manifest.vision
-        pixels = letterbox(frame, vision.image_size, vision.pad_color)
-        return Picture(pixels, hashlib.blake2b(pixels.tobytes(), digest_size=16).digest())
+        """Letterbox a frame in the calling thread, so that the engine's thread need not; once for each frame."""
+        known = self._pictures.get(frame)
+        if known is None:
+            vision = self.manifest.vision
+            pixels = letterbox(frame, vision.image_size, vision.pad_color)
+            known = Picture(pixels, hashlib.blake2b(pixels.tobytes(), digest_size=16).digest())
+            self._pictures[frame] = known
+        return known
 
     def generate(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,7 +159,7 @@ def test_a_run_without_one_answer_fails(oracle: Oracle, drawn: list[Drawn], tmp_
 
 def test_referring_expressions_are_grounded_in_the_packages_sentences(oracle: Oracle, tmp_path: Path) -> None:
     picture = write_picture(tmp_path / "1.png", 80, 40)
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"image": "1.png", "expression": "the red mug", "bbox": [20, 0, 40, 40]},
         {"image": "1.png", "expression": "the blue ball", "bbox": None},
     ]

@@ -189,7 +189,7 @@ def test_a_png_comes_back_exactly(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_a_jpeg_agrees_with_the_oracle(mode: str) -> None:
     source, _ = compressed(mode, "JPEG", quality=90)
-    expected = np.asarray(message_to_cvimage(source, "rgb8"))
+    expected: np.ndarray = np.asarray(message_to_cvimage(source, "rgb8"))
     assert np.abs(compressed_to_rgb(source).astype(int) - expected.astype(int)).max() <= 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -92,6 +93,15 @@ def test_a_picture_is_encoded_once_and_a_follow_up_prefills_its_own_words_only()
         assert backend.prefilled[-1] == tail
         assert second.timing.encode_ms == 0 < first.timing.encode_ms
     assert second.tokens == alone("Why so?")
+
+
+def test_a_frame_is_letterboxed_once_and_forgotten_with_it() -> None:
+    with fake_engine() as engine:
+        frame = Frame(np.zeros((40, 60, 3), np.uint8))
+        made = weakref.ref(engine.picture(frame))
+        assert engine.picture(frame) is made()
+        del frame
+        assert made() is None
 
 
 def test_the_words_before_the_picture_are_prefilled_once_per_model() -> None:

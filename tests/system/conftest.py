@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,23 @@ os.environ.setdefault("ROS_DOMAIN_ID", str(101 - os.getpid() % 50))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.update(profile_variables(os.environ))
 
+END_TOKEN = 2
+
 
 @pytest.fixture(scope="session")
-def random_package(parity_package: Callable[[str], Path]) -> Path:
-    """A model package with random weights: quick, and never at a loss for words."""
-    return parity_package("ldpnetv2")
+def random_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model package called `random` with random weights, made so that it never ends an answer by itself."""
+    torch = pytest.importorskip("torch", reason="converting needs torch")
+    from mobilevlm_ros.export.convert import ConvertOptions, convert
+    from tests.make_checkpoint import tiny_config, write_checkpoint
+
+    folder = tmp_path_factory.mktemp("random_package")
+    config = replace(tiny_config(hidden=192, layers=6), max_position_embeddings=2048)
+    checkpoint = write_checkpoint(folder / "random", config)
+    weights = torch.load(checkpoint / "pytorch_model.bin")
+    weights["lm_head.weight"][END_TOKEN] = 0.0  # of 600 random tokens another is always likelier
+    torch.save(weights, checkpoint / "pytorch_model.bin")
+    return convert(checkpoint, folder / "package", ConvertOptions(verify=False)).package
 
 
 @pytest.fixture(scope="session")

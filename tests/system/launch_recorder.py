@@ -127,7 +127,7 @@ def record(launch_file: Path, **values: str) -> Recording:
 
 @contextmanager
 def _stand_ins() -> Iterator[None]:
-    modules = {
+    modules: dict[str, dict[str, Any]] = {
         "launch": {"LaunchDescription": LaunchDescription},
         "launch.actions": {"DeclareLaunchArgument": DeclareLaunchArgument, "OpaqueFunction": OpaqueFunction},
         "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},

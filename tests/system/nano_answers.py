@@ -27,7 +27,7 @@ QUESTIONS = (
     "What color is the ball?",
     "Is there a red mug in the image? Answer yes or no.",
 )
-LABELS = ("a red mug", "a green ball", "a black bottle")
+LABELS = ("an orange ball", "a yellow mug", "a purple bowl", "a red mug")
 
 
 @dataclass(frozen=True)

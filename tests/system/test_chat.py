@@ -81,7 +81,7 @@ def test_a_conversation_can_stay_with_its_picture_or_follow_the_camera(vlm: VLM,
 def test_a_history_over_the_context_loses_its_oldest_turns(vlm: VLM) -> None:
     session = ""
     for _ in range(6):
-        stream = vlm.chat("word " * 80, session, max_tokens=400)
+        stream = vlm.chat("word " * 300, session, max_tokens=2)
         stream.text()
         session = stream.session
     assert stream.answer and stream.answer.info.prompt_tokens <= 2048

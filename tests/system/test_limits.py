@@ -10,12 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from mobilevlm_msgs.msg import RequestOptions
 from rclpy.node import Node
 
 from mobilevlm_ros.client import VLM, ChatStream
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
-from tests.system.graph import Camera, Process, fails, running_node, until_seen
+from tests.system.graph import Camera, Listener, Process, fails, running_node, until_seen
 
 NAME = "limits_vlm"
 LONG = 1800
@@ -25,7 +26,9 @@ NEXT = 1
 @pytest.fixture(scope="module")
 def node(random_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     log = tmp_path_factory.mktemp("limits") / "node.log"
-    with running_node(NAME, log, model=random_package, rows=1, queue_size=1, max_image_age=1000.0, max_tokens=4) as process:
+    with running_node(
+        NAME, log, model=random_package, rows=1, queue_size=1, max_image_age=1000.0, max_tokens=4, diagnostics_period=0.1
+    ) as process:
         yield process
 
 
@@ -39,11 +42,17 @@ def vlm(tester: Node, node: Process) -> VLM:
     return client
 
 
-def _occupied(vlm: VLM, stack: ExitStack) -> list[ChatStream]:
-    """Fills the row and the queue with long answers, the first of which has begun."""
-    first = stack.enter_context(vlm.chat("Tell me a long story.", max_tokens=LONG))
-    next(iter_without_closing(first))
-    return [first, stack.enter_context(vlm.chat("Tell me another.", max_tokens=LONG))]
+@pytest.fixture(scope="module")
+def diagnostics(tester: Node, node: Process) -> Listener:
+    return Listener(tester, DiagnosticArray, "/diagnostics")
+
+
+def _occupy(vlm: VLM, diagnostics: Listener, stack: ExitStack) -> None:
+    """Fills the row and the queue with long answers, and waits until both are inside."""
+    for message in ("Tell me a long story.", "Tell me another."):
+        stack.enter_context(vlm.chat(message, max_tokens=LONG))
+    diagnostics.messages.clear()
+    diagnostics.first(lambda array: {value.key: value.value for value in array.status[0].values}["requests inside"] == "2")
 
 
 def iter_without_closing(stream: ChatStream) -> Iterator[str]:
@@ -52,9 +61,9 @@ def iter_without_closing(stream: ChatStream) -> Iterator[str]:
         yield piece
 
 
-def test_one_request_too_many_is_busy_at_once(vlm: VLM) -> None:
+def test_one_request_too_many_is_busy_at_once(vlm: VLM, diagnostics: Listener) -> None:
     with ExitStack() as stack:
-        _occupied(vlm, stack)
+        _occupy(vlm, diagnostics, stack)
         started = time.monotonic()
         fails(lambda: vlm.ask("Me too?"), ErrorCode.BUSY)
         assert time.monotonic() - started < 0.5
@@ -105,13 +114,13 @@ def test_requests_that_wait_for_a_picture_do_not_keep_others_from_being_refused(
     assert vlm.ask("And now?").error_code == ErrorCode.NONE
 
 
-def test_parameters_can_be_read_while_every_place_is_taken(vlm: VLM, tester: Node) -> None:
+def test_parameters_can_be_read_while_every_place_is_taken(vlm: VLM, diagnostics: Listener, tester: Node) -> None:
     from rcl_interfaces.srv import GetParameters
 
     client = tester.create_client(GetParameters, f"{NAME}/get_parameters")
     assert client.wait_for_service(5.0)
     with ExitStack() as stack:
-        _occupied(vlm, stack)
+        _occupy(vlm, diagnostics, stack)
         future = client.call_async(GetParameters.Request(names=["rows"]))
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())

@@ -102,7 +102,7 @@ def _message(**changes: object) -> Image:
     return message
 
 
-DEFECTS = {
+DEFECTS: dict[str, tuple[dict[str, object], str]] = {
     "a step that is too small": ({"step": 10}, "step"),
     "a height that the data does not fill": ({"height": 65}, "bytes"),
     "no size": ({"width": 0, "height": 0}, "empty"),

@@ -46,7 +46,7 @@ def test_an_answer_carries_the_header_of_its_picture_and_what_it_cost(vlm: VLM, 
     until(lambda: vlm.ask("What is it?").info.header == header)
     answer = vlm.ask("What is it?", max_tokens=5)
     assert answer.info.header == header
-    assert (answer.info.camera, answer.info.model) == ("front", "ldpnetv2")
+    assert (answer.info.camera, answer.info.model) == ("front", "random")
     assert answer.info.answer_tokens == 5
     assert answer.info.prompt_tokens > 144
     assert 0.0 < answer.info.confidence <= 1.0

@@ -7,7 +7,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training import wording
@@ -15,6 +15,8 @@ from training.grading import right
 from training.questions import KINDS, Asker, format_box, parse_box
 from training.scenes import COLORS, SHAPES
 from training.truth import Sight, Thing, iou, squared
+
+few = settings(max_examples=25, deadline=None)
 
 
 @st.composite
@@ -31,6 +33,7 @@ def sights(draw: st.DrawFn) -> Sight:
 seeds = st.integers(0, 10_000)
 
 
+@few
 @given(sights(), seeds, st.booleans())
 def test_every_answer_is_right_by_the_grader(sight: Sight, seed: int, plain: bool) -> None:
     asker = Asker(sight, Random(seed), plain)
@@ -42,6 +45,7 @@ def test_every_answer_is_right_by_the_grader(sight: Sight, seed: int, plain: boo
             assert not re.search(r"[{}]", turn.question)
 
 
+@few
 @given(sights(), seeds)
 def test_colour_and_shape_name_the_only_one(sight: Sight, seed: int) -> None:
     asker = Asker(sight, Random(seed), plain=True)
@@ -54,6 +58,7 @@ def test_colour_and_shape_name_the_only_one(sight: Sight, seed: int) -> None:
         assert [t.shape.capitalize() for t in sight.things if t.color == named] == [shape.answer]
 
 
+@few
 @given(sights(), seeds)
 def test_existence_is_true(sight: Sight, seed: int) -> None:
     turn = Asker(sight, Random(seed), plain=True).ask("exists")
@@ -67,6 +72,7 @@ def test_existence_is_true(sight: Sight, seed: int) -> None:
     assert turn.answer == ("Yes" if fits else "No")
 
 
+@few
 @given(sights(), seeds)
 def test_count_is_true(sight: Sight, seed: int) -> None:
     turn = Asker(sight, Random(seed), plain=True).ask("count")
@@ -78,6 +84,7 @@ def test_count_is_true(sight: Sight, seed: int) -> None:
     assert turn.answer == str(len(wanted))
 
 
+@few
 @given(sights(), seeds)
 def test_an_expression_points_at_one_thing(sight: Sight, seed: int) -> None:
     turn = Asker(sight, Random(seed)).ask("ground")
@@ -89,6 +96,7 @@ def test_an_expression_points_at_one_thing(sight: Sight, seed: int) -> None:
         assert parsed is None or iou(parsed, turn.box) > 0.7
 
 
+@few
 @given(sights(), seeds)
 def test_questions_about_one_picture_differ(sight: Sight, seed: int) -> None:
     turns = Asker(sight, Random(seed)).ask_many(10)

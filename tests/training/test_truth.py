@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.truth import Box, Sight, Thing, box_of_mask, iou, mirrored, squared
 
 sides = st.integers(16, 2000)
+
+
+few = settings(max_examples=25, deadline=None)
 
 
 @st.composite
@@ -20,6 +23,7 @@ def boxes(draw: st.DrawFn) -> tuple[Box, int, int]:
     return (float(x1), float(y1), float(x2), float(y2)), width, height
 
 
+@few
 @given(boxes())
 def test_padded_square_keeps_order_and_bounds(case: tuple[Box, int, int]) -> None:
     x1, y1, x2, y2 = squared(*case)
@@ -35,11 +39,13 @@ def test_padding_is_beside_a_tall_picture() -> None:
     assert squared((0.0, 0.0, 480.0, 640.0), 480, 640) == (0.125, 0.0, 0.875, 1.0)
 
 
+@few
 @given(boxes())
 def test_iou_of_a_box_with_itself_is_one(case: tuple[Box, int, int]) -> None:
     assert iou(case[0], case[0]) == pytest.approx(1.0)
 
 
+@few
 @given(boxes(), boxes())
 def test_iou_is_symmetric_and_a_share(first: tuple[Box, int, int], second: tuple[Box, int, int]) -> None:
     value = iou(first[0], second[0])
@@ -47,6 +53,7 @@ def test_iou_is_symmetric_and_a_share(first: tuple[Box, int, int], second: tuple
     assert 0.0 <= value <= 1.0 + 1e-9
 
 
+@few
 @given(boxes())
 def test_mirroring_twice_changes_nothing(case: tuple[Box, int, int]) -> None:
     box, width, _ = case

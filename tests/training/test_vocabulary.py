@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.packing import IGNORE, Packer
@@ -16,6 +16,9 @@ from training.truth import Sight, Thing
 from training.vocabulary import BOS, EOS, SIZE, Words
 
 TOKENIZER = Path(__file__).parents[2] / "models" / "nano" / "checkpoint" / "tokenizer.model"
+
+
+few = settings(max_examples=25, deadline=None)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,7 @@ def test_names_are_one_token(words: Words) -> None:
         assert len(words.encode(name.capitalize())) == 1
 
 
+@few
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\u2581\0"), max_size=40))
 def test_any_text_survives(text: str) -> None:
     words = Words.load(TOKENIZER)
