@@ -45,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     if parsed.image and not parsed.image.is_file():
         print(f"./demo: there is no picture '{parsed.image}'", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C does
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell may have started us with it ignored
+        signal.signal(number, signal.default_int_handler)
     if not parsed.camera:
         processes.use_own_graph()
     processes.use_large_images()

@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     """Converts as `args` say. Returns 0, or 1 after one line on stderr."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"mobilevlm: convert needs {', '.join(missing)}: install mobilevlm_ros[convert]", file=sys.stderr)
+        remedy = "run tools/setup demo convert, or install mobilevlm_ros[convert]"
+        print(f"mobilevlm: convert needs {', '.join(missing)}: {remedy}", file=sys.stderr)
         return 1
     try:
         _convert(args)
