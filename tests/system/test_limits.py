@@ -48,9 +48,9 @@ def diagnostics(tester: Node, node: Process) -> Listener:
 
 
 def _occupy(vlm: VLM, diagnostics: Listener, stack: ExitStack) -> None:
-    """Fills the row and the queue with long answers, and waits until both are inside."""
-    for message in ("Tell me a long story.", "Tell me another."):
-        stack.enter_context(vlm.chat(message, max_tokens=LONG))
+    """Fills the row's and the queue's place with requests that wait for a picture, and waits until both are inside."""
+    for message in ("What comes?", "And then?"):
+        stack.enter_context(vlm.chat(message, frame_policy=NEXT, timeout=20.0))
     diagnostics.messages.clear()
     diagnostics.first(lambda array: {value.key: value.value for value in array.status[0].values}["requests inside"] == "2")
 
