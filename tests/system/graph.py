@@ -212,13 +212,14 @@ class Listener:
         return until(lambda: next((message for message in list(self.messages) if condition(message)), None), seconds)
 
 
-def until_seen(vlm: VLM, camera: Camera, seconds: float = 10.0) -> None:
+def until_seen(vlm: VLM, camera: Camera, seconds: float = 30.0) -> None:
     """Shows pictures until the node answers from one: a subscription that has just matched may miss the first."""
 
     def answers() -> bool:
         camera.show()
         try:
-            vlm.ask("Is somebody there?", max_tokens=1, max_age=1000.0)
+            # Short, because an answer is lost where the node has not yet discovered the client that it is for.
+            vlm.ask("Is somebody there?", max_tokens=1, max_age=1000.0, timeout=2.0)
         except VlmError as error:
             assert error.code in (ErrorCode.NO_IMAGE, ErrorCode.NOT_ACTIVE, ErrorCode.DEADLINE_EXCEEDED), error
             return False
