@@ -1,200 +1,38 @@
-"""ROS pictures to RGB: `sensor_msgs/Image` and `sensor_msgs/CompressedImage` in, uint8 [height, width, 3] out.
-
-Everything that a message claims is checked against its data before anything is allocated, and every defect ends as
-`VlmError(BAD_IMAGE)` with one line that names it. The rows' `step`, `is_bigendian` and the encoding are honoured. This module
-knows no topics, no cameras and no model. On a robot, encodings outside its table are tried with that robot's cv_bridge.
-"""
+"""Pictures of live topics to RGB. Encodings outside the table of `pictures/messages.py` are tried with this robot's cv_bridge."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-import cv2
 import numpy as np
-import numpy.typing as npt
-from PIL import Image as PillowImage
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 
+from mobilevlm_ros.pictures import messages
+from mobilevlm_ros.pictures.messages import ENCODINGS, Pixels, compressed_to_rgb, is_depth, unknown_encoding
+from mobilevlm_ros.pictures.opencv import opencv
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 
-Pixels = npt.NDArray[np.uint8]
+__all__ = ["ENCODINGS", "Pixels", "compressed_to_rgb", "to_rgb"]
 
-MAX_SIDE = 16384
-"""The longest side that is read, in pixels."""
-
-MAX_PIXELS = 64 * 1024 * 1024
-"""The largest area that is read, in pixels."""
-
-
-@dataclass(frozen=True)
-class _Encoding:
-    """How one encoding lies in memory, and the way from there to RGB."""
-
-    sample_bytes: int
-    samples: int  # in a pixel
-    to_rgb: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
-    even_width: bool = False
-    half_planes: bool = False  # a half-height chroma plane follows the luma plane
+opencv("the node")  # at once, so that a robot without it says so when the node starts and not with its first picture
 
 
 def to_rgb(message: Image) -> Pixels:
-    """Returns the picture of an uncompressed message.
-
-    Args:
-        message: any encoding of `ENCODINGS`, padded rows and either byte order.
-
-    Returns:
-        uint8 [height, width, 3], RGB, contiguous. 16-bit samples are scaled to 8 bits.
+    """Returns the picture of an uncompressed message, uint8 [height, width, 3] RGB; as `pictures.messages.to_rgb`.
 
     Raises:
-        VlmError: BAD_IMAGE, where size, step, data and encoding disagree or the encoding is not known.
+        VlmError: BAD_IMAGE, where size, step, data and encoding disagree or nobody here knows the encoding.
     """
-    width, height, encoding = message.width, message.height, message.encoding
-    _check_size(width, height)
-    layout = _TABLE.get(encoding.lower())
-    if layout is None:
-        return _by_cv_bridge(message)
-    row_bytes = width * layout.samples * layout.sample_bytes
-    rows = _rows(message) if layout.half_planes else height
-    if layout.even_width and width % 2 or layout.half_planes and rows % 3:
-        raise _bad(f"a {encoding} picture needs even sides, this one is {width} x {height}")
-    if message.step < row_bytes:
-        raise _bad(f"{width} pixels of {encoding} need a step of {row_bytes} bytes or more, not {message.step}")
-    if len(message.data) != rows * message.step:
-        raise _bad(
-            f"{width} x {height} {encoding} with a step of {message.step} is {rows * message.step} bytes, "
-            f"the message has {len(message.data)}"
-        )
-    return _convert(message, layout, rows)
-
-
-def compressed_to_rgb(message: CompressedImage) -> Pixels:
-    """Returns the picture of a JPEG or PNG message, whatever its `format` says.
-
-    Returns:
-        uint8 [height, width, 3], RGB, contiguous. 16-bit grey is scaled to 8 bits, transparency is dropped.
-
-    Raises:
-        VlmError: BAD_IMAGE, where the data is neither JPEG nor PNG, is cut short or damaged, or is a depth picture.
-    """
-    if "compresseddepth" in message.format.lower():
-        raise _bad(f"'{message.format}' is a depth picture, not one to look at")
-    if not len(message.data):
-        raise _bad("the compressed picture has no data")
-    try:
-        with PillowImage.open(io.BytesIO(memoryview(message.data)), formats=("JPEG", "PNG")) as picture:
-            _check_size(*picture.size)
-            return _pillow_to_rgb(picture)
-    except VlmError:
-        raise
-    except Exception as error:  # Pillow raises many kinds for damaged files
-        raise _bad(f"the compressed picture ('{message.format}') cannot be decoded: {error}") from error
-
-
-def _rows(message: Image) -> int:
-    """Returns the rows of luma and chroma together. Some drivers count both in `height`, others the luma alone."""
-    height = int(message.height)
-    return height if len(message.data) == height * message.step else height * 3 // 2
-
-
-def _pillow_to_rgb(picture: PillowImage.Image) -> Pixels:
-    """Decodes an opened picture; Pillow alone would clip 16-bit grey instead of scaling it."""
-    if picture.mode.startswith("I"):
-        grey = np.asarray(picture).astype(np.uint16)
-        return cv2.cvtColor(_to_8_bits(grey), cv2.COLOR_GRAY2RGB)
-    return np.array(picture.convert("RGB"))
-
-
-def _convert(message: Image, layout: _Encoding, rows: int) -> Pixels:
-    order = ">" if message.is_bigendian else "<"
-    dtype = np.dtype(np.uint8) if layout.sample_bytes == 1 else np.dtype(f"{order}u{layout.sample_bytes}")
-    stride = layout.samples * layout.sample_bytes
-    view: npt.NDArray[Any] = np.ndarray(
-        (rows, message.width, layout.samples),
-        dtype,
-        memoryview(message.data),
-        strides=(message.step, stride, layout.sample_bytes),
-    )
-    if layout.sample_bytes == 2:
-        view = _to_8_bits(view)
-    try:
-        return np.ascontiguousarray(layout.to_rgb(view))
-    except cv2.error as error:
-        raise _bad(f"OpenCV cannot convert {message.width} x {message.height} {message.encoding}") from error
-
-
-def _to_8_bits(samples: npt.NDArray[Any]) -> Pixels:
-    """Scales 0..65535 to 0..255, rounded; 65535 / 255 = 257, so there are no ties."""
-    scaled: Pixels = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return scaled
-
-
-def _by_cv_bridge(message: Image) -> Pixels:
-    """Asks the robot's own cv_bridge for an encoding outside the table, where it has one."""
-    problem = f"the encoding '{message.encoding}' is not known; known are {', '.join(ENCODINGS)}"
-    if "32F" in message.encoding or message.encoding == "16UC1":
-        raise _bad(f"'{message.encoding}' is a depth picture, not one to look at")
+    if message.encoding.lower() in ENCODINGS or is_depth(message):
+        return messages.to_rgb(message)
+    messages.check_size(message.width, message.height)
+    problem = unknown_encoding(message)
     try:
         from cv_bridge import CvBridge
     except Exception as error:  # absent on a pip-only machine; broken beside a newer NumPy
-        raise _bad(problem) from error
+        raise problem from error
     try:
         pixels = np.ascontiguousarray(CvBridge().imgmsg_to_cv2(message, "rgb8"))
     except Exception as error:
-        raise _bad(f"{problem}; cv_bridge cannot read it either: {error}") from error
+        raise VlmError(ErrorCode.BAD_IMAGE, f"{problem.message}; cv_bridge cannot read it either: {error}") from error
     if pixels.shape != (message.height, message.width, 3) or pixels.dtype != np.uint8:
-        raise _bad(problem)
+        raise problem
     return pixels
-
-
-def _check_size(width: int, height: int) -> None:
-    if width < 1 or height < 1:
-        raise _bad(f"the picture is empty: {width} x {height}")
-    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
-        raise _bad(f"the picture is too large: {width} x {height}")
-
-
-def _bad(message: str) -> VlmError:
-    return VlmError(ErrorCode.BAD_IMAGE, message)
-
-
-def _by(code: int) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
-    return lambda view: cv2.cvtColor(view, code)
-
-
-def _flat_by(code: int) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
-    """Like `_by`, for conversions that want [rows, width] and one block of memory."""
-    return lambda view: cv2.cvtColor(np.ascontiguousarray(view[:, :, 0]), code)
-
-
-def _table() -> dict[str, _Encoding]:
-    table: dict[str, _Encoding] = {}
-    for size, suffix in ((1, "8"), (2, "16")):
-        table[f"rgb{suffix}"] = _Encoding(size, 3, lambda view: view)
-        table[f"bgr{suffix}"] = _Encoding(size, 3, _by(cv2.COLOR_BGR2RGB))
-        table[f"rgba{suffix}"] = _Encoding(size, 4, _by(cv2.COLOR_RGBA2RGB))
-        table[f"bgra{suffix}"] = _Encoding(size, 4, _by(cv2.COLOR_BGRA2RGB))
-        table[f"mono{suffix}"] = _Encoding(size, 1, _by(cv2.COLOR_GRAY2RGB))
-        # OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first row's first two.
-        table[f"bayer_rggb{suffix}"] = _Encoding(size, 1, _flat_by(cv2.COLOR_BayerBG2RGB))
-        table[f"bayer_bggr{suffix}"] = _Encoding(size, 1, _flat_by(cv2.COLOR_BayerRG2RGB))
-        table[f"bayer_gbrg{suffix}"] = _Encoding(size, 1, _flat_by(cv2.COLOR_BayerGR2RGB))
-        table[f"bayer_grbg{suffix}"] = _Encoding(size, 1, _flat_by(cv2.COLOR_BayerGB2RGB))
-    # What cv_bridge writes for an OpenCV picture whose encoding nobody named: OpenCV's own channel order.
-    table["8uc1"], table["8uc3"], table["8uc4"] = table["mono8"], table["bgr8"], table["bgra8"]
-    for name in ("yuv422", "uyvy"):
-        table[name] = _Encoding(1, 2, _by(cv2.COLOR_YUV2RGB_UYVY), even_width=True)
-    for name in ("yuv422_yuy2", "yuyv"):
-        table[name] = _Encoding(1, 2, _by(cv2.COLOR_YUV2RGB_YUYV), even_width=True)
-    table["nv12"] = _Encoding(1, 1, _flat_by(cv2.COLOR_YUV2RGB_NV12), even_width=True, half_planes=True)
-    table["nv21"] = _Encoding(1, 1, _flat_by(cv2.COLOR_YUV2RGB_NV21), even_width=True, half_planes=True)
-    return table
-
-
-_TABLE = _table()
-
-ENCODINGS: tuple[str, ...] = tuple(_TABLE)
-"""The encodings of uncompressed pictures that are read here, in lower case."""

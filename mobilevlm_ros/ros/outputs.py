@@ -8,8 +8,9 @@ from mobilevlm_msgs.msg import Answer, Regions
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
+from mobilevlm_ros.pictures.drawing import Mark, draw
 from mobilevlm_ros.ros import qos
-from mobilevlm_ros.ros.annotate import Mark, draw, image_message
+from mobilevlm_ros.ros.annotate import image_message
 from mobilevlm_ros.ros.camera import Snapshot
 from mobilevlm_ros.runtime.geometry import Box
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -28,14 +30,25 @@ def read_stored_picture(path: Path) -> Frame:
     return _read(path, lambda image: image)
 
 
+def read_picture_bytes(data: bytes, name: str) -> Frame:
+    """As `read_picture`, from a picture file's content; `name` stands for it in errors."""
+    return _decode(io.BytesIO(data), name, ImageOps.exif_transpose)
+
+
 def _read(path: Path, turn: Callable[[Image.Image], Image.Image]) -> Frame:
+    return _decode(path, str(path), turn)
+
+
+def _decode(file: Path | IO[bytes], name: str, turn: Callable[[Image.Image], Image.Image]) -> Frame:
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             return Frame(np.asarray(turn(image).convert("RGB")))
     except UnidentifiedImageError as error:
-        raise VlmError(ErrorCode.BAD_IMAGE, f"{path}: not a picture that can be read") from error
+        raise VlmError(ErrorCode.BAD_IMAGE, f"{name}: not a picture that can be read") from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise VlmError(ErrorCode.BAD_IMAGE, f"{name}: {error.strerror}") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VlmError(ErrorCode.BAD_IMAGE, f"{path}: {error.__class__.__name__}: {error}") from error
+        raise VlmError(ErrorCode.BAD_IMAGE, f"{name}: cannot be read: {error}") from error
 
 
 def picture_files(path: Path) -> list[Path]:
