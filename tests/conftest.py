@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from hypothesis import settings
 
 import mobilevlm_ros.runtime  # noqa: F401 - keeps ONNX Runtime, however a test imports it, from reporting to its maker
+
+# As `mobilevlm_ros.checkpoint` says; tests may import torch before it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A deadline for each example would measure the machine, not the code.
 settings.register_profile("mobilevlm", deadline=None)

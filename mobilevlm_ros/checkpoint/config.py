@@ -92,6 +92,8 @@ class VisionConfig:
             image_mean=preprocessor.triple("image_mean", _CLIP_MEAN),
             image_std=preprocessor.triple("image_std", _CLIP_STD),
         )
+        if min(config.image_std) <= 0:
+            raise preprocessor.wrong("image_std", list(config.image_std), "three positive numbers")
         if config.hidden_size % config.num_attention_heads:
             raise keys.wrong("num_attention_heads", config.num_attention_heads, f"a divisor of {config.hidden_size}")
         if config.image_size % config.patch_size:

@@ -1,4 +1,4 @@
-"""Merges a LoRA adapter into a checkpoint while its tensors are read.
+"""Reads a LoRA adapter, and merges it into a checkpoint while its tensors are read.
 
 Takes PEFT adapter folders, with or without the official recipe's `non_lora_trainables.bin`. Knows the two file layouts, LoRA's
 arithmetic and what the official loader does with the result; knows nothing of the model beyond tensor names.
@@ -7,8 +7,9 @@ arithmetic and what the official loader does with the result; knows nothing of t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import torch
@@ -34,23 +35,32 @@ _PLAIN = {
 }
 
 
+class Merging(Enum):
+    """How a merged tensor is stored."""
+
+    OFFICIAL = "official"
+    """Rounded to float16 where the base has half precision, in which the official code holds the merged model."""
+    BESIDE = "beside"
+    """Likewise, but tensors with a low-rank change in float32: what a base and an adapter beside it compute."""
+
+
 @dataclass(frozen=True)
-class _Delta:
-    """One low-rank change: `down` [rank, in] and `up` [out, rank]."""
+class LowRank:
+    """One low-rank change, `scale` * `up` [out, rank] @ `down` [rank, in]."""
 
     down: Tensor
     up: Tensor
+    scale: float
 
 
 class AdaptedTensors(Tensors):
     """A checkpoint's tensors with an adapter merged in: W + scale * (B @ A), computed in float32 as each is read.
 
-    Two rules are the official loader's. Changed tensors of a half-precision base come out rounded to float16, in which it holds
-    the merged model. With the `ldpnet` projector an adapter's changes to the vision tower have no effect, because it loads the
+    With the `ldpnet` projector an adapter's changes to the vision tower have no effect, because the official loader loads the
     frozen tower anew after merging.
     """
 
-    def __init__(self, base: Tensors, adapter: str | Path, config: MobileVlmConfig) -> None:
+    def __init__(self, base: Tensors, adapter: str | Path, config: MobileVlmConfig, merging: Merging = Merging.OFFICIAL) -> None:
         """Opens an adapter folder over `base`, whose config is `config`.
 
         Raises CheckpointError in one line where the adapter is incomplete, of another kind, or names what the base lacks.
@@ -58,16 +68,26 @@ class AdaptedTensors(Tensors):
         folder = Path(adapter)
         self.where = f"{base.where} with adapter {folder}"
         self._base = base
-        self._scale = _read_scale(folder)
+        self._merging = merging
         self.files = (*base.files, *sorted(path for path in folder.iterdir() if path.suffix in (".bin", ".safetensors")))
         self._replaced = _read_replaced(folder)
-        self._deltas = _read_deltas(folder)
+        self._deltas = _read_deltas(folder, _read_scale(folder))
         self._check_fit(folder)
         self.ignored: tuple[str, ...] = ()
         """Names of tensors whose changes have no effect."""
         if config.projector is ProjectorKind.LDP:
             self.ignored = tuple(name for name in self._deltas if name.startswith(VISION_PREFIX))
             self._deltas = {name: delta for name, delta in self._deltas.items() if name not in self.ignored}
+
+    @property
+    def low_rank(self) -> Mapping[str, LowRank]:
+        """The changes of low rank that have an effect, by the changed tensor's name."""
+        return self._deltas
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        """Names of the tensors that the adapter gives whole; some may be changed by `low_rank` too."""
+        return frozenset(self._replaced)
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._base.shape(name)
@@ -79,8 +99,9 @@ class AdaptedTensors(Tensors):
             return base
         tensor = self._replaced.get(name, base).float()
         if delta is not None:
-            tensor = tensor.addmm(delta.up.float(), delta.down.float(), alpha=self._scale)
-        return tensor.to(torch.float32 if base.dtype == torch.float32 else torch.float16)
+            tensor = tensor.addmm(delta.up.float(), delta.down.float(), alpha=delta.scale)
+        exact = base.dtype == torch.float32 or (delta is not None and self._merging is Merging.BESIDE)
+        return tensor if exact else tensor.to(torch.float16)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._base)
@@ -116,7 +137,7 @@ def _read_scale(folder: Path) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _read_deltas(folder: Path) -> dict[str, _Delta]:
+def _read_deltas(folder: Path, scale: float) -> dict[str, LowRank]:
     halves: dict[str, dict[str, Tensor]] = {}
     for file in open_weights(folder, ("adapter_model",)):
         for stored in file:
@@ -130,7 +151,7 @@ def _read_deltas(folder: Path) -> dict[str, _Delta]:
     for name, parts in halves.items():
         if len(parts) != 2:
             raise CheckpointError(f"{folder}: {name} has only {next(iter(parts)).strip('.')}")
-    return {name: _Delta(parts[_DOWN], parts[_UP]) for name, parts in halves.items()}
+    return {name: LowRank(parts[_DOWN], parts[_UP], scale) for name, parts in halves.items()}
 
 
 def _read_replaced(folder: Path) -> dict[str, Tensor]:

@@ -31,9 +31,9 @@ class MobileVLM(nn.Module):
     def __init__(self, config: MobileVlmConfig) -> None:
         super().__init__()
         self.config = config
-        self.vision = CLIPVisionModel(_clip_config(config.vision))
+        self.vision = CLIPVisionModel(clip_config(config.vision))
         self.projector = make_projector(config.projector, config.vision.hidden_size, config.hidden_size)
-        self.language = LlamaForCausalLM(_llama_config(config))
+        self.language = LlamaForCausalLM(llama_config(config))
 
     def encode_patches(self, pixel_values: Tensor) -> Tensor:
         """The tower's features before the projector.
@@ -143,7 +143,8 @@ def _released_name(name: str) -> str:
     return VISION_PREFIX + rest.removeprefix("vision_model.")
 
 
-def _clip_config(config: VisionConfig) -> CLIPVisionConfig:
+def clip_config(config: VisionConfig) -> CLIPVisionConfig:
+    """The tower in the words of `transformers`."""
     return CLIPVisionConfig(
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
@@ -156,7 +157,8 @@ def _clip_config(config: VisionConfig) -> CLIPVisionConfig:
     )
 
 
-def _llama_config(config: MobileVlmConfig) -> LlamaConfig:
+def llama_config(config: MobileVlmConfig) -> LlamaConfig:
+    """The language model in the words of `transformers`."""
     return LlamaConfig(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,

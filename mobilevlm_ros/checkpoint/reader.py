@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mobilevlm_ros.checkpoint.config import MobileVlmConfig, tower_folder
+from mobilevlm_ros.checkpoint.config import CONFIG_FILE, MobileVlmConfig, tower_folder
 from mobilevlm_ros.checkpoint.errors import CheckpointError, first_line
 from mobilevlm_ros.checkpoint.json_keys import read_json
 from mobilevlm_ros.checkpoint.model import HEAD_NAME, VISION_PREFIX, MobileVLM, expected_shapes
@@ -143,8 +143,13 @@ class CheckpointTensors(Tensors):
         return file.shape(stored)
 
     def __getitem__(self, name: str) -> Tensor:
+        """Raises CheckpointError for whole numbers, in which others store rounded weights whose scales are elsewhere."""
         file, stored = self._places[name]
-        return file[stored]
+        tensor = file[stored]
+        if not tensor.is_floating_point():
+            found = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{file.where}: tensor {name} holds {found}, wanted floating-point numbers")
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -215,6 +220,23 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
     if not isinstance(data, dict) or not all(isinstance(name, str) and isinstance(t, Tensor) for name, t in data.items()):
         raise CheckpointError(f"{path}: not a dictionary of tensors")
     return data
+
+
+def missing_tower(folder: Path) -> str | None:
+    """What the config calls the vision tower that a checkpoint has neither among its weights nor in a folder; None if it has one.
+
+    None also for a folder that is no checkpoint. Raises CheckpointError for weights that cannot be read.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        return None
+    name = read_json(folder / CONFIG_FILE).get("mm_vision_tower")
+    if not isinstance(name, str):
+        return None
+    inside = tower_folder(folder, name)
+    if inside is not None and _has_weights(inside):
+        return None
+    held = any(key.startswith(VISION_PREFIX) for file in open_weights(folder, ("model", "pytorch_model")) for key in file)
+    return None if held else name
 
 
 def _tower_places(root: Path, config: MobileVlmConfig, given: str | Path | None) -> dict[str, tuple[Tensors, str]]:

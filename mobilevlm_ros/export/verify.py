@@ -1,7 +1,8 @@
 """Holds a freshly written model package against the checkpoint it was made from.
 
 One picture of noise and random token ids pass through PyTorch and through the runtime's backend: a prefill in two parts and some
-single steps, so that the cache is checked too. Knows both sides; changes neither.
+single steps, so that the cache is checked too. PyTorch reads the model layer by layer, so that memory holds no more than one.
+Knows both sides; changes neither.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import numpy as np
 import torch
 
 from mobilevlm_ros.checkpoint.config import MobileVlmConfig
-from mobilevlm_ros.checkpoint.model import MobileVLM, normalise
-from mobilevlm_ros.checkpoint.reader import Tensors, load_model
+from mobilevlm_ros.checkpoint.layerwise import LayerwiseDecoder, LayerwiseVision
+from mobilevlm_ros.checkpoint.reader import Tensors
 from mobilevlm_ros.export.errors import ExportError
 from mobilevlm_ros.runtime.manifest import Precision
-from mobilevlm_ros.runtime.ort_backend import OrtBackend
+from mobilevlm_ros.runtime.ort_backend import OrtBackend, WeightMemory
 from mobilevlm_ros.runtime.package import ModelPackage
 
 TOLERANCE = {Precision.FP32: 1e-4, Precision.FP16: 1e-2}
 """Largest allowed difference as a share of the largest value."""
+
+LARGE = 2_000_000_000
+"""Bytes of a package from which on it is run from its files: fully loaded, it could take more memory than there is."""
 
 _HEAD, _TAIL, _STEPS = 7, 5, 3
 
@@ -36,19 +40,30 @@ class Agreement:
 
 def verify(package: ModelPackage, tensors: Tensors, config: MobileVlmConfig) -> Agreement:
     """Compares visual tokens and logits; raises ExportError in one line if they differ by more than the precision allows."""
+    tolerance = TOLERANCE[package.manifest.decoder_precision]
+    agreement = Agreement(*differences(package, tensors, config), tolerance)
+    check(agreement)
+    return agreement
+
+
+def check(agreement: Agreement) -> None:
+    """Raises ExportError in one line if more differs than is allowed."""
+    for what, found in (("visual tokens", agreement.features), ("logits", agreement.logits)):
+        # Written so that a NaN fails.
+        if not found <= agreement.tolerance:
+            allowed = f"allowed are {agreement.tolerance:.0e}"
+            raise ExportError(f"{what} of the converted model differ from PyTorch by {found:.2e}, {allowed}")
+
+
+def differences(package: ModelPackage, tensors: Tensors, config: MobileVlmConfig) -> tuple[float, float]:
+    """The largest differences between package and PyTorch in visual tokens and logits, as shares of the largest value."""
     random = np.random.default_rng(0)
     size = config.vision.image_size
     pixels = random.integers(0, 256, (1, size, size, 3), np.uint8)
     ids = random.integers(0, config.vocab_size, _HEAD + _TAIL + _STEPS)
-    expected_features, expected_logits = _run_torch(load_model(tensors, config), pixels, ids)
+    expected_features, expected_logits = _run_torch(tensors, config, pixels, torch.from_numpy(ids))
     features, logits = _run_package(package, pixels, ids.tolist())
-    tolerance = TOLERANCE[package.manifest.decoder_precision]
-    agreement = Agreement(difference(features, expected_features), difference(logits, expected_logits), tolerance)
-    for what, found in (("visual tokens", agreement.features), ("logits", agreement.logits)):
-        # Written so that a NaN fails.
-        if not found <= tolerance:
-            raise ExportError(f"{what} of the converted model differ from PyTorch by {found:.2e}, allowed are {tolerance:.0e}")
-    return agreement
+    return difference(features, expected_features), difference(logits, expected_logits)
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
@@ -56,17 +71,23 @@ def difference(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-@torch.no_grad()
-def _run_torch(model: MobileVLM, pixels: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _run_torch(tensors: Tensors, config: MobileVlmConfig, pixels: np.ndarray, ids: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Visual tokens, and logits from the tail's first token on."""
-    features = model.encode_images(normalise(torch.from_numpy(pixels), model.config.vision))
-    head, rest = model.embed(torch.from_numpy(ids[None, :_HEAD])), model.embed(torch.from_numpy(ids[None, _HEAD:]))
-    logits = model.language(inputs_embeds=torch.cat([head, features, rest], dim=1), use_cache=False).logits
-    return features.numpy(), logits[0, -(_TAIL + _STEPS) :].numpy()
+    vision, decoder = LayerwiseVision(tensors, config), LayerwiseDecoder(tensors, config)
+    hidden = vision.embed(torch.from_numpy(pixels))
+    for layer in vision.layers():
+        hidden = layer(hidden)
+    features = vision.project(hidden)
+    hidden = torch.cat([decoder.embed(ids[:_HEAD]), features[0], decoder.embed(ids[_HEAD:])])[None]
+    for layer in decoder.layers():
+        hidden = layer(hidden)
+    logits = decoder.norm(hidden)[0, -(_TAIL + _STEPS) :] @ decoder.head().T
+    return features.numpy(), logits.numpy()
 
 
 def _run_package(package: ModelPackage, pixels: np.ndarray, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    backend = OrtBackend(package, threads=0)
+    memory = WeightMemory.MAPPED if package.size > LARGE else WeightMemory.PACKED
+    backend = OrtBackend(package, threads=0, memory=memory)
     try:
         features = backend.encode(pixels)
         cache = backend.new_cache(1, _HEAD + features.shape[1] + _TAIL + _STEPS)
