@@ -13,7 +13,12 @@ def shipped_package(name: str = NANO) -> Path:
 
     The folder may not exist; opening it says so.
     """
-    below = Path("models") / name / "package"
+    return shipped_folder(f"{name}/package")
+
+
+def shipped_folder(name: str) -> Path:
+    """A folder of the repository's `models/`, found as `shipped_package` says."""
+    below = Path("models") / name
     sources = Path(__file__).resolve().parent.parent / below
     if sources.is_dir():
         return sources

@@ -78,15 +78,20 @@ def random_tensors(config: MobileVlmConfig, seed: int, dtype: torch.dtype = torc
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, shape in expected_shapes(config).items():
-        values = torch.empty(shape, dtype=dtype).normal_(generator=generator)
-        if len(shape) > 1 and "embed" not in name:
-            values *= 1 / math.sqrt(math.prod(shape[1:]))
-        elif len(shape) == 1:
-            values *= 0.1
-            if name.endswith(("norm.weight", "layernorm.weight", "norm1.weight", "norm2.weight", ".0.1.weight", ".2.1.weight")):
-                values += 1
-        tensors[name] = values
+        tensors[name] = random_tensor(name, shape, generator, dtype)
     return tensors
+
+
+def random_tensor(name: str, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    """A weight of that released name with which activations stay near 1."""
+    values = torch.empty(shape, dtype=dtype).normal_(generator=generator)
+    if len(shape) > 1 and "embed" not in name:
+        values *= 1 / math.sqrt(math.prod(shape[1:]))
+    elif len(shape) == 1:
+        values *= 0.1
+        if name.endswith(("norm.weight", "layernorm.weight", "norm1.weight", "norm2.weight", ".0.1.weight", ".2.1.weight")):
+            values += 1
+    return values
 
 
 def write_checkpoint(folder: Path, config: MobileVlmConfig, seed: int = 0, files: Files = Files()) -> Path:

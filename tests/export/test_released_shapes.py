@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from mobilevlm_ros.checkpoint.config import ProjectorKind, VisionConfig
 from mobilevlm_ros.export.convert import ConvertOptions, convert
-from tests.make_checkpoint import Files, tiny_config, write_checkpoint
+from mobilevlm_ros.hub.catalogue import Entry, catalogue
+from tests.make_checkpoint import TOWER, Files, write_checkpoint
 
-# CLIP ViT-L/14-336 with three layers, of which a feature passes two.
-VISION = VisionConfig(1024, 4096, 3, 16, 336, 14)
-SIZES = {"1.7B": (2048, 16, 5632), "3B": (2560, 32, 6912)}
+RELEASED = [entry for entry in catalogue() if entry.hub_id is not None]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", list(ProjectorKind))
-@pytest.mark.parametrize("size", SIZES)
-def test_full_width_at_two_layers_agrees(tmp_path: Path, size: str, kind: ProjectorKind) -> None:
-    hidden, heads, mlp = SIZES[size]
-    config = tiny_config(kind, hidden=hidden, layers=2, heads=heads, mlp=mlp, vocab=32000, vision=VISION)
+@pytest.mark.parametrize("entry", RELEASED, ids=lambda entry: entry.name)
+def test_full_width_at_two_layers_agrees(tmp_path: Path, entry: Entry) -> None:
+    # A feature passes two of the tower's three layers.
+    tower = replace(entry.config.vision, num_hidden_layers=3)
+    config = replace(entry.config, num_hidden_layers=2, vision=tower, mm_vision_tower=TOWER)
     write_checkpoint(tmp_path / "c", config, seed=2, files=Files(dtype=torch.bfloat16))
     report = convert(tmp_path / "c", tmp_path / "p", ConvertOptions())
     assert report.agreement is not None
