@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mobilevlm_ros.checkpoint.reader import Tensors
 from mobilevlm_ros.export.errors import ExportError
+from mobilevlm_ros.export.linear_weights import BLOCK, BlockWeight, ChannelWeight, LinearWeight
 from mobilevlm_ros.runtime.manifest import Precision
 
 IR_VERSION = 8
@@ -27,6 +28,8 @@ ALIGNMENT = 64
 """Bytes; a cache line and the widest vector register, so that a runtime can use mapped weights where they lie."""
 
 Shape = Sequence[int | str]
+_INT8_COMPUTE = 4
+"""MatMulNBits' accuracy level at which a product's inputs are brought to 8 bits, block by block."""
 _TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
 
 
@@ -49,13 +52,18 @@ class Weight:
 class GraphBuilder:
     """A graph under construction. Values are named by strings, as in ONNX; every value is float32 unless said otherwise."""
 
-    def __init__(self, name: str, tensors: Tensors, precision: Precision) -> None:
-        """`tensors` is the checkpoint that `weight` and `matrix` read; `precision` is fp32 or fp16 (ExportError otherwise)."""
-        if precision not in (Precision.FP32, Precision.FP16):
-            raise ExportError(f"precision {precision.value} is not supported; use fp32 or fp16")
+    def __init__(
+        self, name: str, tensors: Tensors, precision: Precision, linears: Mapping[str, LinearWeight] | None = None
+    ) -> None:
+        """`tensors` is the checkpoint that `weight` and `matrix` read.
+
+        With `precision` fp32, matrices are stored in float32, else in float16, but for the linear weights that `linears` gives in
+        fewer bits by their released names.
+        """
         self.tensors = tensors
         self._name = name
         self._precision = precision
+        self._linears = linears or {}
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -108,23 +116,45 @@ class GraphBuilder:
 
         The one place where a precision that changes the product itself, and not only the storage, has its effect.
         """
-        product = self.node("MatMul", value, self.matrix(weight))
+        stored = self._linears.get(weight)
+        if isinstance(stored, ChannelWeight):
+            return self._channel_product(value, weight, stored, bias)
+        if isinstance(stored, BlockWeight):
+            product = self._block_product(value, weight, stored)
+        else:
+            product = self.node("MatMul", value, self.matrix(weight))
         return product if bias is None else self.node("Add", product, self.weight(bias))
+
+    def _block_product(self, value: str, name: str, stored: BlockWeight) -> str:
+        packed = self._declare(f"{name}/packed", np.dtype(np.uint8), stored.packed.shape, lambda: stored.packed)
+        scales = self._declare(f"{name}/scales", np.dtype(np.float32), stored.scales.shape, lambda: stored.scales)
+        sizes = {"K": stored.columns, "N": stored.rows, "bits": stored.bits, "block_size": BLOCK}
+        return self.node("MatMulNBits", value, packed, scales, domain=MICROSOFT, accuracy_level=_INT8_COMPUTE, **sizes)
+
+    def _channel_product(self, value: str, name: str, stored: ChannelWeight, bias: str | None) -> str:
+        integers = self._declare(f"{name}/integers", np.dtype(np.int8), stored.integers.shape, lambda: stored.integers)
+        scales = self._declare(f"{name}/scales", np.dtype(np.float32), stored.scales.shape, lambda: stored.scales)
+        inputs = [value, integers, scales] + ([] if bias is None else ["", self.weight(bias)])
+        return self.node("DynamicQuantizeMatMul", *inputs, domain=MICROSOFT)
 
     def derived(self, name: str, shape: tuple[int, ...], read: Callable[[], np.ndarray], exact: bool = False) -> str:
         """A weight computed from the checkpoint by `read`, which returns float32 of `shape`.
 
         Vectors, and whatever is `exact`, stay float32 in every precision: they are small, and rounding them costs most.
         """
-        half = self._precision is Precision.FP16 and len(shape) > 1 and not exact
-        dtype = np.dtype(np.float16 if half else np.float32)
+        half = self._precision is not Precision.FP32 and len(shape) > 1 and not exact
+        known = name in self._weights
+        self._declare(name, np.dtype(np.float16 if half else np.float32), tuple(shape), read)
+        if half and not known:
+            self.node_with_outputs("Cast", [name], [f"{name}/float32"], to=TensorProto.FLOAT)
+        return f"{name}/float32" if half else name
+
+    def _declare(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], read: Callable[[], np.ndarray]) -> str:
         if name not in self._weights:
             offset = -(-self._end // ALIGNMENT) * ALIGNMENT
-            self._weights[name] = Weight(name, dtype, tuple(shape), offset, read)
+            self._weights[name] = Weight(name, dtype, shape, offset, read)
             self._end = offset + self._weights[name].size
-            if half:
-                self.node_with_outputs("Cast", [name], [f"{name}/float32"], to=TensorProto.FLOAT)
-        return f"{name}/float32" if half else name
+        return name
 
     def read(self, name: str) -> np.ndarray:
         """The checkpoint's tensor `name` as float32."""

@@ -108,12 +108,6 @@ def test_equal_constants_are_one_and_others_are_not() -> None:
     assert len(names) == 4
 
 
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
-def test_a_precision_that_cannot_be_written_is_refused(precision: Precision) -> None:
-    with pytest.raises(ExportError, match=precision.value):
-        builder(precision)
-
-
 @pytest.mark.parametrize(("value", "dtype"), [(np.nan, np.float32), (np.inf, np.float32), (70000.0, np.float16)])
 def test_values_that_cannot_be_stored_are_refused_by_name(value: float, dtype: type) -> None:
     with pytest.raises(ExportError, match="tensor w holds values"):
