@@ -22,9 +22,9 @@ from typing import Any
 from builtin_interfaces.msg import Duration
 from mobilevlm_msgs.action import Chat
 from mobilevlm_msgs.msg import Answer, Box2D, Regions, RequestOptions
-from mobilevlm_msgs.srv import Ask, Classify, DescribeRegion, Ground
+from mobilevlm_msgs.srv import Ask, Classify, DescribeRegion, Ground, ListModels, SelectModel
 from rclpy.action import ActionClient
-from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -56,7 +56,11 @@ class VLM:
         self._ground = node.create_client(Ground, f"{name}/ground", qos_profile=deep, callback_group=group)
         self._describe = node.create_client(DescribeRegion, f"{name}/describe_region", qos_profile=deep, callback_group=group)
         self._classify = node.create_client(Classify, f"{name}/classify", qos_profile=deep, callback_group=group)
-        self._chat = _LockedActionClient(node, Chat, f"{name}/chat", callback_group=group, feedback_sub_qos_profile=deep)
+        self._select = node.create_client(SelectModel, f"{name}/select_model", qos_profile=deep, callback_group=group)
+        self._list = node.create_client(ListModels, f"{name}/list_models", qos_profile=deep, callback_group=group)
+        # One after the other, so that no piece of an answer overtakes the one before it.
+        ordered = MutuallyExclusiveCallbackGroup()
+        self._chat = _LockedActionClient(node, Chat, f"{name}/chat", callback_group=ordered, feedback_sub_qos_profile=deep)
 
     def wait_until_there(self, timeout: float | None = None) -> None:
         """Waits for the MobileVLM node; raises VlmError(NOT_ACTIVE) if it does not appear within `timeout` seconds."""
@@ -75,9 +79,13 @@ class VLM:
         """
         return self._call(self._ask, Ask.Request(question=question), options).answer
 
-    def ground(self, expression: str, **options: Any) -> Regions:
-        """Finds what a referring expression such as "the red mug" points at; as `ask`, and NO_GROUNDING where nothing fits."""
-        return self._call(self._ground, Ground.Request(expression=expression), options).result
+    def ground(self, expression: str, max_regions: int = 0, **options: Any) -> Regions:
+        """Finds what a referring expression such as "the red mug" points at; as `ask`, and NO_GROUNDING where nothing fits.
+
+        Args:
+            max_regions: how many regions may come back, 1 to 64; 0 is one, or several where the expression is in the plural.
+        """
+        return self._call(self._ground, Ground.Request(expression=expression, max_regions=max_regions), options).result
 
     def describe_region(self, box: Box, **options: Any) -> Answer:
         """Puts the part of the picture inside `box` into words; as `ask`."""
@@ -100,9 +108,29 @@ class VLM:
         self._connect(self._chat)
         return ChatStream(self._chat, goal, self._waiter, timeout)
 
+    def select_model(self, name: str = "", timeout: float = 120.0) -> SelectModel.Response:
+        """Lets another of the node's models answer from the next request on, and waits until it is loaded.
+
+        Args:
+            name: one of the response's `available`; empty for the one that the node was configured with.
+
+        Raises:
+            VlmError: BAD_REQUEST for a name that is not there, BUSY while another selection is on its way, MODEL_ERROR for a
+                broken package; the model before goes on answering. DEADLINE_EXCEEDED after `timeout` seconds; the model may
+                come later.
+        """
+        return self._response(self._select, SelectModel.Request(name=name), timeout)
+
+    def list_models(self) -> ListModels.Response:
+        """Says which model answers and which could; raises VlmError(NOT_ACTIVE) where none is loaded."""
+        return self._response(self._list, ListModels.Request(), self._timeout)
+
     def _call(self, client: Any, request: Any, options: dict[str, Any]) -> Any:
         timeout = float(options.get("timeout", self._timeout))
         request.options = request_options(timeout=timeout, **_without_timeout(options))
+        return self._response(client, request, timeout)
+
+    def _response(self, client: Any, request: Any, timeout: float) -> Any:
         self._connect(client)
         future = client.call_async(request)
         if not self._waiter.wait(future, timeout + GRACE):

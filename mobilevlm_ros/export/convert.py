@@ -7,27 +7,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import numpy as np
 
-from mobilevlm_ros.checkpoint.config import MobileVlmConfig
+from mobilevlm_ros.checkpoint.config import MobileVlmConfig, VisionConfig
 from mobilevlm_ros.checkpoint.errors import CheckpointError, first_line
 from mobilevlm_ros.checkpoint.lora import AdaptedTensors
 from mobilevlm_ros.checkpoint.model import EMBEDDING_NAME
 from mobilevlm_ros.checkpoint.reader import CheckpointTensors, Tensors
 from mobilevlm_ros.checkpoint.save import TOKENIZER_FILE
+from mobilevlm_ros.export.calibration import Calibration, ExampleMaker, read_calibration, shipped_calibration
 from mobilevlm_ros.export.cpu_dialect import CpuDialect, cache_head_dim
 from mobilevlm_ros.export.decoder_graph import build_decoder
 from mobilevlm_ros.export.errors import ExportError
-from mobilevlm_ros.export.onnx_builder import OPSET, GraphBuilder
+from mobilevlm_ros.export.fidelity import REPORT_NAME, FidelityReport, measure
+from mobilevlm_ros.export.gptq import require_library
+from mobilevlm_ros.export.linear_weights import LinearWeight
+from mobilevlm_ros.export.onnx_builder import MICROSOFT, OPSET, GraphBuilder
+from mobilevlm_ros.export.quantization import HEAD_MAPS, Quantized, Rounding, Scheme, quantize, quantized_bytes
 from mobilevlm_ros.export.verify import Agreement, verify
 from mobilevlm_ros.export.vision_graph import build_vision
 from mobilevlm_ros.export.writer import PackageWriter, Progress
-from mobilevlm_ros.runtime.manifest import DecoderSpec, Manifest, Phrasings, Precision, Source, SpecialTokens, VisionSpec
+from mobilevlm_ros.runtime.errors import PackageError
+from mobilevlm_ros.runtime.manifest import DecoderSpec, Manifest, Phrasings, Precision, ScoreCalibration, Source, SpecialTokens, VisionSpec
 from mobilevlm_ros.runtime.package import (
     DECODER_CPU_NAME,
     EMBEDDINGS_NAME,
@@ -36,42 +43,53 @@ from mobilevlm_ros.runtime.package import (
     ModelPackage,
     file_sha256,
 )
-from mobilevlm_ros.runtime.prompt import V1
-
-# The mean colour of CLIP's training pictures, with which the official code fills the square (its own rounding).
-PAD_COLOR = (122, 116, 104)
+from mobilevlm_ros.runtime.prompt import V1, PromptBuilder
+from mobilevlm_ros.runtime.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """How to convert. `name` defaults to the checkpoint folder's; `licence` and `revision` are recorded as given."""
+    """How to convert. `name` and `source` default to the folders' names; `source`, `licence` and `revision` are only recorded.
+
+    For int8 and int4: `rounding`; `keep`, names or patterns of maps that keep 8 bits in int4; `calibration`, a folder or file
+    that `read_calibration` takes, None for the rendered tabletops that ship; and `examples`, how many of it to use at most.
+    `verify` matters for fp32 and fp16; the others are always measured.
+    """
 
     precision: Precision = Precision.FP32
     name: str | None = None
     phrasings: Phrasings = field(default_factory=Phrasings)
+    score_calibration: ScoreCalibration = field(default_factory=ScoreCalibration)
     vision_tower: Path | None = None
     adapter: Path | None = None
+    source: str | None = None
     licence: str = "unknown"
     revision: str = "unknown"
+    rounding: Rounding = Rounding.GPTQ
+    keep: tuple[str, ...] = HEAD_MAPS
+    calibration: Path | None = None
+    examples: int = 64
     verify: bool = True
     force: bool = False
 
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """What a conversion did: the package, its agreement with PyTorch (None if not verified), and what went nowhere.
+    """What a conversion did: the package, its agreement with PyTorch, and what went nowhere.
 
-    `unused` are tensors of the checkpoint that are no part of MobileVLM, `ignored` those that an adapter changes without effect.
+    `agreement` is None for what was not verified and for packages in fewer bits, which `fidelity` tells of. `unused` are tensors
+    of the checkpoint that are no part of MobileVLM, `ignored` those that an adapter changes without effect.
     """
 
     package: Path
     agreement: Agreement | None
+    fidelity: FidelityReport | None
     unused: tuple[str, ...]
     ignored: tuple[str, ...]
 
 
-ProgressFactory = Callable[[int], Progress]
-"""Is given the bytes to be written and returns who is told of each tensor."""
+ProgressFactory = Callable[[str, int], Progress]
+"""Is given what is being done and its size in bytes, and returns who is told of each part."""
 
 
 def convert(
@@ -79,41 +97,101 @@ def convert(
 ) -> ConvertReport:
     """Converts the checkpoint folder `source` to the model package `target`, telling `progress` of each tensor written.
 
-    Memory beyond the mapped checkpoint stays around two of its largest tensors in float32; verification loads the whole model, in
-    PyTorch and then in ONNX Runtime. Raises CheckpointError or ExportError with one line, OSError from the file system; the
-    target then is as it was before.
+    Memory beyond the mapped checkpoint stays around two of its largest tensors in float32. Verification reads the model layer by
+    layer and maps the package; int8 and int4 hold one layer, the calibration's activations and the rounded weights.
+    Raises CheckpointError or ExportError with one line, OSError from the file system; the target then is as it was before.
     """
     root = Path(source).expanduser()
     config = MobileVlmConfig.read(root, options.vision_tower)
     tokenizer = root / TOKENIZER_FILE
-    if not tokenizer.is_file():
-        raise CheckpointError(f"{tokenizer}: no such file")
+    _check_tokenizer(tokenizer, config)
+    started = _silent_factory if progress is None else progress
     with PackageWriter(target, options.force) as writer:
         base = CheckpointTensors.open(root, config, options.vision_tower)
         adapted = None if options.adapter is None else AdaptedTensors(base, options.adapter, config)
         tensors: Tensors = base if adapted is None else adapted
-        vision, decoder = _build(tensors, config, options.precision)
-        dtype: np.dtype[Any] = np.dtype(np.float32 if options.precision is Precision.FP32 else np.float16)
-        table_size = config.vocab_size * config.hidden_size * dtype.itemsize
-        total = table_size + sum(weight.size for graph in (vision, decoder) for weight in graph.weights())
-        report = _silent if progress is None else progress(total)
-        writer.copy(tokenizer, TOKENIZER_NAME)
-        writer.table(EMBEDDINGS_NAME, tensors[EMBEDDING_NAME], dtype, report)
-        writer.graph(VISION_NAME, vision, {"": OPSET}, report)
-        writer.graph(DECODER_CPU_NAME, decoder, CpuDialect.opsets, report)
-        report("hashing the checkpoint", 0)
+        started("hashing the checkpoint", 0)
         manifest = _manifest(root, config, options, tensors.files)
-        agreement = None
-        if options.verify:
-            package = ModelPackage(writer.path, replace(manifest, files=dict(writer.files)))
-            report("comparing with PyTorch", 0)
-            agreement = verify(package, tensors, config)
+        calibration = _calibration(tokenizer, manifest, options)
+        quantized = None if calibration is None else _quantize(tensors, config, calibration, options, started)
+        _write(writer, tokenizer, tensors, config, options.precision, {} if quantized is None else quantized.weights, started)
+        started("checking", 0)
+        written = ModelPackage(writer.path, replace(manifest, files=dict(writer.files)))
+        agreement, fidelity = None, None
+        if calibration is not None and quantized is not None:
+            fidelity = measure(written, calibration, options.rounding, quantized)
+            writer.text(fidelity.to_json(), REPORT_NAME)
+        elif options.verify:
+            agreement = verify(written, tensors, config)
         writer.commit(manifest)
-    return ConvertReport(writer.target, agreement, tuple(base.unused(config)), () if adapted is None else adapted.ignored)
+    ignored = () if adapted is None else adapted.ignored
+    return ConvertReport(writer.target, agreement, fidelity, tuple(base.unused(config)), ignored)
+
+
+def _check_tokenizer(path: Path, config: MobileVlmConfig) -> None:
+    """The model may know more ids than its tokenizer makes, as filled-up tables do, but not fewer."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        pieces = Tokenizer(path).vocab_size
+    except PackageError as error:
+        raise CheckpointError(first_line(error)) from None
+    if pieces > config.vocab_size:
+        raise CheckpointError(f"{path}: {pieces} pieces, but the config's vocab_size is {config.vocab_size}")
 
 
 def _silent(name: str, size: int) -> None:
     """The progress that nobody watches."""
+
+
+def _silent_factory(what: str, size: int) -> Progress:
+    return _silent
+
+
+def _calibration(tokenizer: Path, manifest: Manifest, options: ConvertOptions) -> Calibration | None:
+    """What int8 and int4 are measured on; read before anything long begins."""
+    if options.precision not in (Precision.INT8, Precision.INT4):
+        return None
+    if options.precision is Precision.INT4 and options.rounding is Rounding.GPTQ:
+        require_library()
+    pieces = Tokenizer(tokenizer)
+    maker = ExampleMaker(
+        size=manifest.vision.image_size,
+        pad_color=manifest.vision.pad_color,
+        tokenizer=pieces,
+        prompts=PromptBuilder(manifest.prompt, manifest.tokens, pieces),
+        phrasings=manifest.phrasings,
+        eos=manifest.tokens.eos,
+    )
+    return read_calibration(options.calibration or shipped_calibration(), maker, options.examples)
+
+
+def _quantize(
+    tensors: Tensors, config: MobileVlmConfig, calibration: Calibration, options: ConvertOptions, started: ProgressFactory
+) -> Quantized:
+    report = started("quantising", quantized_bytes(config))
+    return quantize(tensors, config, calibration, Scheme(options.precision, options.rounding, options.keep), report)
+
+
+def _write(
+    writer: PackageWriter,
+    tokenizer: Path,
+    tensors: Tensors,
+    config: MobileVlmConfig,
+    precision: Precision,
+    linears: Mapping[str, LinearWeight],
+    started: ProgressFactory,
+) -> None:
+    vision, decoder = GraphBuilder("vision", tensors, precision, linears), GraphBuilder("decoder", tensors, precision, linears)
+    build_vision(vision, config)
+    build_decoder(decoder, config, CpuDialect())
+    dtype: np.dtype[Any] = np.dtype(np.float32 if precision is Precision.FP32 else np.float16)
+    table_size = config.vocab_size * config.hidden_size * dtype.itemsize
+    report = started("writing", table_size + sum(weight.size for graph in (vision, decoder) for weight in graph.weights()))
+    writer.copy(tokenizer, TOKENIZER_NAME)
+    writer.table(EMBEDDINGS_NAME, tensors[EMBEDDING_NAME], dtype, report)
+    writer.graph(VISION_NAME, vision, {"": OPSET, MICROSOFT: 1} if linears else {"": OPSET}, report)
+    writer.graph(DECODER_CPU_NAME, decoder, CpuDialect.opsets, report)
 
 
 def read_phrasings(path: str | Path) -> Phrasings:
@@ -131,24 +209,28 @@ def read_phrasings(path: str | Path) -> Phrasings:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ExportError(f"{path}: unknown key '{unknown[0]}' (known: {', '.join(known)})")
+    for key, text in given.items():
+        wanted = _places(getattr(Phrasings(), key))
+        if _places(text) != wanted:
+            raise ExportError(f"{path}: '{key}' must have the place {' '.join(sorted(wanted))} and no other braces")
     return Phrasings(**given)
 
 
-def _build(tensors: Tensors, config: MobileVlmConfig, precision: Precision) -> tuple[GraphBuilder, GraphBuilder]:
-    vision = GraphBuilder("vision", tensors, precision)
-    build_vision(vision, config)
-    decoder = GraphBuilder("decoder", tensors, precision)
-    build_decoder(decoder, config, CpuDialect())
-    return vision, decoder
+def _places(phrasing: str) -> set[str]:
+    """The places to be filled in, such as `{expression}`; a brace without its other half counts as a place of its own."""
+    try:
+        return {f"{{{name}}}" for _, name, _, _ in Formatter().parse(phrasing) if name is not None}
+    except ValueError:
+        return {phrasing}
 
 
 def _manifest(root: Path, config: MobileVlmConfig, options: ConvertOptions, files: Sequence[Path]) -> Manifest:
     vision = config.vision
     return Manifest(
         name=options.name or root.resolve().name,
-        source=Source(_source_name(root, options.adapter), options.revision, _weights_digest(files)),
+        source=Source(options.source or _source_name(root, options.adapter), options.revision, weights_digest(files)),
         licence=options.licence,
-        vision=VisionSpec(vision.image_size, vision.patch_size, config.image_tokens, config.projector.value, PAD_COLOR),
+        vision=VisionSpec(vision.image_size, vision.patch_size, config.image_tokens, config.projector.value, _pad_color(vision)),
         decoder=DecoderSpec(
             hidden_size=config.hidden_size,
             intermediate_size=config.intermediate_size,
@@ -163,17 +245,25 @@ def _manifest(root: Path, config: MobileVlmConfig, options: ConvertOptions, file
         ),
         prompt=V1,
         tokens=SpecialTokens(config.bos_token_id, config.eos_token_id, config.pad_token_id),
-        vision_precision=options.precision,
+        # The tower has no form in 4 bits: its maps are few, and their inputs' range is wide.
+        vision_precision=Precision.INT8 if options.precision is Precision.INT4 else options.precision,
         decoder_precision=options.precision,
         phrasings=options.phrasings,
+        score_calibration=options.score_calibration,
     )
+
+
+def _pad_color(vision: VisionConfig) -> tuple[int, int, int]:
+    """The preprocessor's mean colour cut to whole numbers, with which the official code pads (CLIP: 122, 116, 104)."""
+    red, green, blue = (int(value * 255) for value in vision.image_mean)
+    return red, green, blue
 
 
 def _source_name(root: Path, adapter: Path | None) -> str:
     return root.resolve().name + ("" if adapter is None else f" + {adapter.resolve().name}")
 
 
-def _weights_digest(files: Sequence[Path]) -> str:
+def weights_digest(files: Sequence[Path]) -> str:
     """The weight file's SHA-256 (as hubs show it), or for several files the SHA-256 over their lines of a `sha256sum` listing."""
     if len(files) == 1:
         return file_sha256(files[0])

@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mobilevlm_ros.export.adapter_graph import AdaptedGraph
 from mobilevlm_ros.export.errors import ExportError
 from mobilevlm_ros.export.onnx_builder import GraphBuilder, stored
 from mobilevlm_ros.runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
+from mobilevlm_ros.runtime.package import own_weights_name
 
 Progress = Callable[[str, int], None]
 """Is told the name of each tensor written and its bytes, or of a step that writes none and 0."""
@@ -115,6 +117,16 @@ class PackageWriter:
         with self._file(name) as file:
             file.write(graph.model(data_name, opsets).SerializeToString(deterministic=True))
 
+    def adapted_graph(self, name: str, graph: AdaptedGraph, progress: Progress) -> None:
+        """Writes an adapter's graph `name` and the weights that it has for itself."""
+        with self._file(own_weights_name(name)) as file:
+            file.write(graph.header)
+            for weight in graph.weights:
+                file.write(memoryview(stored(weight).reshape(-1).view(np.uint8)))
+                progress(weight.name, weight.size)
+        with self._file(name) as file:
+            file.write(graph.model.SerializeToString(deterministic=True))
+
     def table(self, name: str, tensor: Tensor, dtype: np.dtype[Any], progress: Progress) -> None:
         """Writes a two-dimensional tensor as a .npy file, some thousand rows at a time."""
         with self._file(name) as file:
@@ -133,6 +145,11 @@ class PackageWriter:
         with self._file(name) as file, source.open("rb") as stream:
             while block := stream.read(1 << 20):
                 file.write(block)
+
+    def text(self, content: str, name: str) -> None:
+        """Writes a text file into the package."""
+        with self._file(name) as file:
+            file.write(content.encode())
 
     def commit(self, manifest: Manifest) -> None:
         """Adds the manifest, with every file's hash in it, and makes the folder the package."""

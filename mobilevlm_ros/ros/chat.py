@@ -2,7 +2,7 @@
 
 A goal ends with `succeeded` for a whole answer, `canceled` where its client took it back, and `aborted` for every other error;
 the result carries the error code and the text so far in each case. A turn becomes part of the conversation only when its answer
-is whole. Where the history no longer fits the model's context, its oldest turns are left out.
+is whole.
 """
 
 from __future__ import annotations
@@ -105,31 +105,13 @@ class ChatServer:
                 job.same = session.snapshot
 
                 def task(model: Model, snapshot: Snapshot, settings: Settings) -> Answer:
-                    return chat_within_context(model, snapshot, session.turns, request.message, settings, on_text)
+                    return model.chat(snapshot.frame, session.turns, request.message, settings, on_text)
 
                 outcome: Outcome[Answer] = self._desk.serve(request.options, task, job)
                 _remember(session, request.message, outcome, job)
                 return outcome, session.name
         except VlmError as error:
             return Outcome(None, error.code, error.message), request.session
-
-
-def chat_within_context(
-    model: Model, snapshot: Snapshot, turns: list[Turn], message: str, settings: Settings, on_text: OnText
-) -> Answer:
-    """Answers with as many of the latest turns as the context holds; the others are left out of this prompt.
-
-    Raises:
-        VlmError: PROMPT_TOO_LONG, where the message alone does not fit; else as the model's chat.
-    """
-    history = list(turns)
-    while True:
-        try:
-            return model.chat(snapshot.frame, history, message, settings, on_text)
-        except VlmError as error:
-            if error.code is not ErrorCode.PROMPT_TOO_LONG or not history:
-                raise
-            del history[0]
 
 
 @dataclass

@@ -5,8 +5,10 @@ A request blocks the thread that serves it and no other. Knows the options messa
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -72,10 +74,18 @@ class Desk:
         self._clock = clock
         self._report = report
         self._model: Model | None = None
+        self._in_use: list[Model] = []
+        self._changed = threading.Condition()
 
     def attach(self, model: Model | None) -> None:
-        """Serve with this model from now on; with none, no request gets this far because the gate is closed."""
-        self._model = model
+        """Serve with this model from now on; requests on their way end on the one before. With none, a request is NOT_ACTIVE."""
+        with self._changed:
+            self._model = model
+
+    def wait_until_unused(self, model: Model) -> None:
+        """Waits until no request is on its way with a model that is attached no longer."""
+        with self._changed:
+            self._changed.wait_for(lambda: model not in self._in_use)
 
     def serve(self, options: RequestOptions, task: Task[R], job: Job | None = None) -> Outcome[R]:
         """Runs one request to its end in the calling thread.
@@ -93,13 +103,11 @@ class Desk:
         try:
             with self._gate.enter(job.cancel):
                 wishes = self._wishes(options)
-                model = self._model
-                if model is None:
-                    raise VlmError(ErrorCode.NOT_ACTIVE, "no model is loaded")
                 job.snapshot = self._take(wishes, job)
                 frame = job.snapshot.frame
-                source = Source(job.snapshot.header, job.snapshot.camera, model.name, frame.width, frame.height)
-                outcome = Outcome.of(task(model, job.snapshot, self._settings(wishes, job)), source)
+                with self._borrow() as model:
+                    source = Source(job.snapshot.header, job.snapshot.camera, model.name, frame.width, frame.height)
+                    outcome = Outcome.of(task(model, job.snapshot, self._settings(wishes, job)), source)
         except VlmError as error:
             outcome = Outcome(None, error.code, error.message, source)
         except MemoryError:
@@ -108,6 +116,21 @@ class Desk:
             outcome = Outcome(None, ErrorCode.MODEL_ERROR, f"{type(error).__name__}: {error}", source)
         self._report(outcome)
         return outcome
+
+    @contextmanager
+    def _borrow(self) -> Iterator[Model]:
+        """The attached model, which is in use for as long as the block runs."""
+        with self._changed:
+            model = self._model
+            if model is None:
+                raise VlmError(ErrorCode.NOT_ACTIVE, "no model is loaded")
+            self._in_use.append(model)
+        try:
+            yield model
+        finally:
+            with self._changed:
+                self._in_use.remove(model)
+                self._changed.notify_all()
 
     def _take(self, wishes: Wishes, job: Job) -> Snapshot:
         slot = self._cameras.find(wishes.camera)

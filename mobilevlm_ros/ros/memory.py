@@ -24,3 +24,10 @@ def keep_picture_buffers() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE))
+
+
+def give_back_free_memory() -> None:
+    """Returns the process's free memory to the system, after something large was freed; does nothing on another C library."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from mobilevlm_ros import tasks
@@ -16,6 +17,7 @@ from mobilevlm_ros.runtime.engine import Engine, EngineConfig
 from mobilevlm_ros.runtime.errors import PackageError
 from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.geometry import Box
+from mobilevlm_ros.runtime.package import ModelPackage
 from mobilevlm_ros.runtime.prompt import Turn
 from mobilevlm_ros.tasks import Answer, Classification, Grounding, Settings
 
@@ -52,7 +54,7 @@ class Model(Protocol):
 
     def chat(self, frame: Frame, history: Sequence[Turn], message: str, settings: Settings, on_text: OnText) -> Answer: ...
 
-    def ground(self, frame: Frame, expression: str, settings: Settings) -> Grounding: ...
+    def ground(self, frame: Frame, expression: str, settings: Settings, max_regions: int) -> Grounding: ...
 
     def describe_region(self, frame: Frame, box: Box, settings: Settings) -> Answer: ...
 
@@ -82,8 +84,8 @@ class EngineModel:
     def chat(self, frame: Frame, history: Sequence[Turn], message: str, settings: Settings, on_text: OnText) -> Answer:
         return tasks.chat(self._engine, frame, history, message, settings, on_text)
 
-    def ground(self, frame: Frame, expression: str, settings: Settings) -> Grounding:
-        return tasks.ground(self._engine, frame, expression, settings)
+    def ground(self, frame: Frame, expression: str, settings: Settings, max_regions: int) -> Grounding:
+        return tasks.ground(self._engine, frame, expression, settings, max_regions)
 
     def describe_region(self, frame: Frame, box: Box, settings: Settings) -> Answer:
         return tasks.describe_region(self._engine, frame, box, settings)
@@ -100,7 +102,6 @@ def load(options: NodeOptions) -> Model:
     """
     if not options.model:
         raise PackageError("the parameter 'model' is empty: set it to the folder of a model package")
-    folder = shipped_package() if options.model == NANO else options.model
     config = EngineConfig(
         threads=options.threads,
         rows=options.rows,
@@ -108,4 +109,13 @@ def load(options: NodeOptions) -> Model:
         queue_size=options.queue_size,
         prefix_cache_mb=options.prefix_cache_mb,
     )
-    return EngineModel(Engine.open(folder, config))
+    return EngineModel(Engine.open(_folder(options.model), config))
+
+
+def name_of(package: str) -> str:
+    """The name of the model package in a folder, whose files are there in their sizes; raises VlmError with one line."""
+    return ModelPackage.open_unverified(_folder(package)).manifest.name
+
+
+def _folder(package: str) -> str | Path:
+    return shipped_package() if package == NANO else package

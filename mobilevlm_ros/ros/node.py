@@ -2,7 +2,8 @@
 
 Configure loads the model, active serves, cleanup frees the model; services and action exist from the start and answer NOT_ACTIVE
 outside the active state. With `autostart` the node configures and activates itself. The parts do the work: `inputs` and `camera`
-bring pictures in, `services`, `prompts` and `chat` take requests, `desk` serves them, `outputs` and `diagnostics` tell.
+bring pictures in, `services`, `prompts` and `chat` take requests, `desk` serves them with the model of `selection`, `outputs` and
+`diagnostics` tell.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import rclpy
@@ -32,17 +33,19 @@ from mobilevlm_ros.ros.diagnostics import CameraView, Diagnostics, Ledger, NodeV
 from mobilevlm_ros.ros.inputs import CameraInput, base_topic
 from mobilevlm_ros.ros.memory import keep_picture_buffers
 from mobilevlm_ros.ros.messages import Outcome
-from mobilevlm_ros.ros.model import Model, load
+from mobilevlm_ros.ros.model import load, name_of
+from mobilevlm_ros.ros.model_services import ModelServices
 from mobilevlm_ros.ros.outputs import Outputs
 from mobilevlm_ros.ros.parameters import PARAMETERS, NodeOptions, Transport, refusal
 from mobilevlm_ros.ros.prompts import Prompts
+from mobilevlm_ros.ros.selection import Selection
 from mobilevlm_ros.ros.services import Services
 from mobilevlm_ros.ros.sessions import Bounds, Sessions
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.tasks.results import Result
 
-SPARE_THREADS = 4
-"""Executor threads beyond those that requests may block: pictures, lifecycle and parameter calls, cancels, timers."""
+SPARE_THREADS = 5
+"""Executor threads beyond those that requests may block: pictures, lifecycle and parameter calls, selections, cancels, timers."""
 
 DRAIN_SECONDS = 5.0
 """How long requests that were taken back may need to leave."""
@@ -57,18 +60,15 @@ _CLIENT_ERRORS = (ErrorCode.NONE, ErrorCode.CANCELLED, ErrorCode.NO_GROUNDING)
 class MobileVlmNode(LifecycleNode):
     """The lifecycle node `mobilevlm`."""
 
-    def __init__(self, load_model: Callable[[NodeOptions], Model] = load, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         """
         Args:
-            load_model: makes the model at configure.
             kwargs: for rclpy's node, such as `context` or `parameter_overrides`.
 
         Raises:
             ValueError: the parameters do not fit; rclpy has exceptions of its own for wrong types and ranges.
         """
         super().__init__("mobilevlm", **kwargs)
-        self._load_model = load_model
-        self._model: Model | None = None
         self._problem = ""
         self._last_logged: dict[ErrorCode, float] = {}
         self._options = self._declare_parameters()
@@ -79,11 +79,13 @@ class MobileVlmNode(LifecycleNode):
         self._inputs = self._create_inputs()
         cameras = Cameras(tuple(camera.slot for camera in self._inputs))
         self._desk = Desk(self._gate, cameras, lambda: self._options, self._times, self._report)
+        self._selection = Selection(self._desk, load, name_of)
         requests = ReentrantCallbackGroup()
         outputs = Outputs(self)
         services = Services(self, requests, self._desk, outputs)
         self._prompts = Prompts(self, MutuallyExclusiveCallbackGroup(), services, outputs)
         self._chat = ChatServer(self, requests, self._desk, outputs, self._sessions)
+        ModelServices(self, requests, self._selection)
         self._answer_impossible_transitions()
         self._start_timers()
 
@@ -105,16 +107,15 @@ class MobileVlmNode(LifecycleNode):
         started = time.monotonic()
         self.get_logger().info(f"loading the model package '{self._options.model}'")
         try:
-            self._model = self._load_model(self._options)
+            model = self._selection.configure(self._options)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the package, the node stays and says so
             self._problem = error.message if isinstance(error, VlmError) else f"{type(error).__name__}: {error}"
             self.get_logger().error(f"cannot be configured: {self._problem}")
             self._gate.close(f"it could not be configured: {self._problem}")
             return TransitionCallbackReturn.FAILURE
         self._problem = ""
-        self._desk.attach(self._model)
         self._gate.close("it is configured, but has not been activated")
-        self.get_logger().info(f"loaded {self._model.name} in {time.monotonic() - started:.1f} s")
+        self.get_logger().info(f"loaded {model.name} in {time.monotonic() - started:.1f} s")
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
@@ -150,11 +151,8 @@ class MobileVlmNode(LifecycleNode):
             camera.close()
 
     def _unload(self) -> None:
-        model, self._model = self._model, None
-        self._desk.attach(None)
         self._sessions.clear()
-        if model is not None:
-            model.close()
+        self._selection.unload()
 
     def _create_inputs(self) -> tuple[CameraInput, ...]:
         group = MutuallyExclusiveCallbackGroup()
@@ -195,7 +193,8 @@ class MobileVlmNode(LifecycleNode):
         return NodeOptions.of(self._parameter_values())
 
     def _parameter_values(self) -> dict[str, Any]:
-        return {parameter.name: self.get_parameter(parameter.name).value for parameter in PARAMETERS}
+        # An empty list on the command line leaves a parameter without a value.
+        return {parameter.name: self.get_parameter_or(parameter.name).value for parameter in PARAMETERS}
 
     def _on_set_parameters(self, changed: list[RosParameter]) -> SetParametersResult:
         changes = {parameter.name: parameter.value for parameter in changed}
@@ -238,7 +237,7 @@ class MobileVlmNode(LifecycleNode):
         if state == "active" and options.image_transport is Transport.AUTO:
             for camera in self._inputs:
                 camera.follow_graph()
-        model = self._model
+        model = self._selection.model
         view = NodeView(
             state=state,
             problem=self._problem,

@@ -66,6 +66,12 @@ class Parameter:
 
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter("model", "", "Folder of the model package, or 'nano' for the small one that ships.", Change.UNCONFIGURED),
+    Parameter(
+        "adapters",
+        [""],
+        "Folders of packages, such as adapters of the model, that `~/select_model` can change to; '' is none.",
+        Change.UNCONFIGURED,
+    ),
     Parameter("autostart", True, "Configure and activate the node by itself when it starts.", Change.NEVER),
     Parameter("threads", 0, "Processor threads for the model; 0: one per physical core.", Change.UNCONFIGURED, 0, 1024),
     Parameter("rows", 4, "Requests that are answered at once, as one batch.", Change.UNCONFIGURED, 1, 32),
@@ -133,6 +139,7 @@ class NodeOptions:
     """The values of `PARAMETERS`, checked. Fields carry the parameters' names and units."""
 
     model: str
+    adapters: tuple[str, ...]
     autostart: bool
     threads: int
     rows: int
@@ -192,6 +199,8 @@ def refusal(changes: Mapping[str, Any], configured: bool) -> str | None:
 def _checked(parameter: Parameter, value: Any) -> Any:
     """Returns the value in the type that `NodeOptions` holds."""
     name = parameter.name
+    if value is None and not isinstance(parameter.default, list):
+        raise ValueError(f"{name} has no value")
     if parameter.low is not None and parameter.high is not None and not parameter.low <= value <= parameter.high:
         raise ValueError(f"{name} is {value}, it must be {parameter.low} to {parameter.high}")
     if parameter.choices and value not in parameter.choices:
@@ -200,7 +209,16 @@ def _checked(parameter: Parameter, value: Any) -> Any:
         return Transport(value)
     if name == "cameras":
         return _checked_cameras(value)
+    if name == "adapters":
+        return _checked_adapters(value)
     return value
+
+
+def _checked_adapters(folders: Any) -> tuple[str, ...]:
+    folders = tuple(folder for folder in folders or () if folder)
+    if len(set(folders)) != len(folders):
+        raise ValueError(f"adapters holds a folder twice: {', '.join(folders)}")
+    return folders
 
 
 def _checked_cameras(names: Any) -> tuple[str, ...]:

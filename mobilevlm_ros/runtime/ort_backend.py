@@ -8,17 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from enum import Enum
 
 import numpy as np
 import onnxruntime as ort
 
 from mobilevlm_ros.runtime.errors import BackendError, ErrorCode, PackageError
 from mobilevlm_ros.runtime.kv_cache import KVCache
-from mobilevlm_ros.runtime.package import ModelPackage
+from mobilevlm_ros.runtime.package import GraphFiles, ModelPackage
+from mobilevlm_ros.runtime.tensor_file import read_tensors
 
 DIALECT = "cpu"
 PROVIDERS = ["CPUExecutionProvider"]
+
+
+class WeightMemory(Enum):
+    """Where weights lie while a model runs."""
+
+    PACKED = "packed"
+    """In memory, brought into the form that is multiplied fastest."""
+    MAPPED = "mapped"
+    """In the package's files, mapped and converted at each use: slow, but a model of any size runs."""
 
 
 class OrtBackend:
@@ -27,6 +37,7 @@ class OrtBackend:
     Args:
         package: the verified model package.
         threads: intra-op threads; 0 lets ONNX Runtime take one per physical core.
+        memory: where its weights are to lie.
 
     Raises:
         PackageError: a graph cannot be loaded or does not fit the manifest.
@@ -34,11 +45,13 @@ class OrtBackend:
 
     name = "onnxruntime-cpu"
 
-    def __init__(self, package: ModelPackage, threads: int) -> None:
+    def __init__(self, package: ModelPackage, threads: int, memory: WeightMemory = WeightMemory.PACKED) -> None:
+        self._memory = memory
         self._spec = package.manifest.decoder
         self._embeddings = package.embeddings()
-        self._vision = _open_session(package.vision, threads)
-        self._decoder = _open_session(package.decoder(DIALECT), threads)
+        self._own_weights: list[ort.OrtValue] = []
+        self._vision = self._open_session(package.vision, threads)
+        self._decoder = self._open_session(package.decoder(DIALECT), threads)
         self._check_graphs(package)
         self._steps: dict[tuple[int, int], _DecodeStep] = {}
 
@@ -85,6 +98,33 @@ class OrtBackend:
     def close(self) -> None:
         self._steps.clear()
         del self._vision, self._decoder, self._embeddings
+        self._own_weights.clear()  # after the sessions, which point into them
+
+    def _open_session(self, files: GraphFiles, threads: int) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        if self._memory is WeightMemory.MAPPED:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.enable_cpu_mem_arena = False
+            # The default order begins with all conversions from float16, and would hold every one of them at once.
+            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        try:
+            if files.weights_folder == files.graph.parent:
+                return ort.InferenceSession(str(files.graph), options, providers=PROVIDERS)
+            # A graph that comes as bytes has no folder of its own, so another's can be named.
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(files.weights_folder))
+            own = {} if files.own_weights is None else read_tensors(files.own_weights)
+            values = [ort.OrtValue.ortvalue_from_numpy(array) for array in own.values()]
+            self._own_weights += values
+            options.add_external_initializers(list(own), values)
+            return ort.InferenceSession(files.graph.read_bytes(), options, providers=PROVIDERS)
+        except PackageError:
+            raise
+        except Exception as error:
+            text = f"ONNX Runtime {ort.__version__} cannot load the graph: {_first_line(error)}"
+            raise PackageError(f"{files.graph}: {text}") from error
 
     def _step(self, cache: KVCache, batch: int) -> _DecodeStep:
         key = (id(cache), batch)
@@ -127,11 +167,11 @@ class OrtBackend:
         found = list(self._vision.get_outputs()[0].shape[1:])
         expected = [spec.vision.tokens, spec.decoder.hidden_size]
         if found != expected:
-            raise PackageError(f"{package.vision}: features of shape {found}, the manifest says {expected}")
+            raise PackageError(f"{package.vision.graph}: features of shape {found}, the manifest says {expected}")
         names = {value.name for value in self._decoder.get_inputs()}
         last = f"past_value_{spec.decoder.layers - 1}"
         if last not in names or f"past_value_{spec.decoder.layers}" in names:
-            raise PackageError(f"{package.decoder(DIALECT)}: not the {spec.decoder.layers} layers that the manifest says")
+            raise PackageError(f"{package.decoder(DIALECT).graph}: not the {spec.decoder.layers} layers that the manifest says")
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,16 +182,6 @@ class _DecodeStep:
     inputs: dict[str, np.ndarray]
     logits: np.ndarray
     binding: ort.IOBinding
-
-
-def _open_session(path: Path, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    try:
-        return ort.InferenceSession(str(path), options, providers=PROVIDERS)
-    except Exception as error:
-        raise PackageError(f"{path}: ONNX Runtime {ort.__version__} cannot load the graph: {_first_line(error)}") from error
 
 
 def _backend_error(stage: str, error: Exception) -> BackendError:

@@ -23,6 +23,7 @@ from mobilevlm_ros.cli.main import main
 from mobilevlm_ros.export import convert as module
 from mobilevlm_ros.export.convert import ConvertOptions, convert, read_phrasings
 from mobilevlm_ros.export.errors import ExportError
+from mobilevlm_ros.models import shipped_folder
 from mobilevlm_ros.runtime.manifest import Phrasings, Precision
 from mobilevlm_ros.runtime.package import ModelPackage, file_sha256
 from tests.make_checkpoint import Files, Layout, tiny_config, write_checkpoint, write_tower
@@ -142,17 +143,28 @@ def test_no_more_than_two_tensors_of_the_checkpoint_are_held_at_once(tmp_path: P
     assert 1 <= most <= 2
 
 
-def test_progress_adds_up_to_the_total(tmp_path: Path) -> None:
-    told: list[tuple[str, int]] = []
-    totals: list[int] = []
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
+def test_progress_adds_up_to_the_total_of_each_step(tmp_path: Path, precision: Precision) -> None:
+    told: dict[str, list[tuple[str, int]]] = {}
+    totals: dict[str, int] = {}
 
-    def start(total: int) -> Any:
-        totals.append(total)
-        return lambda name, size: told.append((name, size))
+    def start(what: str, total: int) -> Any:
+        totals[what] = total
+        told[what] = []
+        return lambda name, size: told[what].append((name, size))
 
-    convert(V2, tmp_path / "p", ConvertOptions(verify=False), start)
-    assert [sum(size for _, size in told)] == totals
-    assert {"embeddings.npy", "lm_head.weight", "model.mm_projector.peg.peg.0.bias"} <= {name for name, _ in told}
+    convert(V2, tmp_path / "p", ConvertOptions(precision, examples=2), start)
+    assert {what: sum(size for _, size in parts) for what, parts in told.items()} == totals
+    assert {"embeddings.npy", "model.mm_projector.peg.peg.0.bias"} <= {name for name, _ in told["writing"]}
+    assert ("quantising" in told) == (precision is Precision.INT8)
+
+
+def test_the_shipped_nano_package_is_what_the_documented_command_writes(tmp_path: Path) -> None:
+    nano = shipped_folder("nano")
+    words = "--precision fp16 --name mobilevlm-nano --licence Apache-2.0 --revision v1 --score-calibration 1.18 0.2".split()
+    phrasings = ["--phrasings", str(nano / "phrasings.json")]
+    assert main(["convert", str(nano / "checkpoint"), str(tmp_path / "p"), *words, *phrasings]) == 0
+    assert contents(tmp_path / "p") == contents(nano / "package")
 
 
 @contextmanager
@@ -187,7 +199,10 @@ def test_phrasings_come_from_a_file(tmp_path: Path) -> None:
     assert ModelPackage.open(tmp_path / "p").manifest.phrasings == Phrasings(ground="Where is {expression}?")
 
 
-@pytest.mark.parametrize("text", ["[]", '{"ground": 3}', '{"find": "x"}', "{", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["[]", '{"ground": 3}', '{"find": "x"}', "{", "", '{"ground": "Find {thing}."}', '{"ground": "Find it."}', '{"ground": "{"}'],
+)
 def test_phrasings_that_are_none_are_refused_with_the_files_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "phrasings.json"
     path.write_text(text)

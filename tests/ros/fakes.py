@@ -17,7 +17,7 @@ from mobilevlm_ros.ros.desk import Desk
 from mobilevlm_ros.ros.messages import Outcome
 from mobilevlm_ros.ros.model import ModelStats, OnText
 from mobilevlm_ros.ros.parameters import NodeOptions, defaults
-from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
+from mobilevlm_ros.runtime.errors import ErrorCode
 from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.geometry import Box
 from mobilevlm_ros.runtime.prompt import Turn
@@ -36,14 +36,12 @@ def answer(question: str, text: str, error: ErrorCode = ErrorCode.NONE) -> Answe
 class FakeModel:
     """Remembers what it was asked. `fail` is raised by the next calls; `hold` keeps a call waiting until it is set."""
 
-    name = "fake"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str = "fake") -> None:
+        self.name = name
         self.asked: list[tuple[str, Settings]] = []
         self.frames: list[Frame] = []
         self.histories: list[list[Turn]] = []
         self.fail: BaseException | None = None
-        self.longest_history = 100
         self.hold = threading.Event()
         self.hold.set()
         self.closed = False
@@ -61,15 +59,13 @@ class FakeModel:
     def chat(self, frame: Frame, history: Sequence[Turn], message: str, settings: Settings, on_text: OnText) -> Answer:
         self._note(frame, message, settings)
         self.histories.append(list(history))
-        if len(history) > self.longest_history:
-            raise VlmError(ErrorCode.PROMPT_TOO_LONG, "too long")
         on_text(f"{message}!")
         return answer(message, f"{message}!")
 
-    def ground(self, frame: Frame, expression: str, settings: Settings) -> Grounding:
+    def ground(self, frame: Frame, expression: str, settings: Settings, max_regions: int) -> Grounding:
         self._note(frame, expression, settings)
         region = Region(expression, 0.9, Box(1, 2, 3, 4), Box(0.1, 0.2, 0.3, 0.4))
-        return Grounding(0.9, 150, 20, Timing(), ErrorCode.NONE, "", expression, (region,), "[0.10, 0.20, 0.30, 0.40]")
+        return Grounding(0.9, 150, 20, Timing(), ErrorCode.NONE, "", expression, (region,), "[0.10, 0.20, 0.30, 0.40]", 0.9)
 
     def describe_region(self, frame: Frame, box: Box, settings: Settings) -> Answer:
         self._note(frame, str(box), settings)

@@ -41,7 +41,7 @@ def test_an_error_alone_is_a_message_too() -> None:
 
 
 def test_regions_carry_boxes_in_pixels_and_shares_and_the_size_of_their_picture() -> None:
-    grounding = FakeModel().ground(snapshot().frame, "the mug", Settings())
+    grounding = FakeModel().ground(snapshot().frame, "the mug", Settings(), 0)
     message = regions_message(Outcome.of(grounding, SOURCE), "the mug")
     assert (message.expression, message.image_width, message.image_height) == ("the mug", 640, 480)
     assert message.text == "[0.10, 0.20, 0.30, 0.40]"

@@ -65,12 +65,19 @@ def test_a_number_outside_its_range_is_named_with_the_range(parameter: Any) -> N
         ({"cameras": ["front", "front"]}, "twice"),
         ({"cameras": ["/front"]}, "'/front'"),
         ({"cameras": ["fr ont"]}, "'fr ont'"),
+        ({"adapters": ["/models/a", "/models/a"]}, "twice"),
+        ({"rows": None}, "rows has no value"),
         ({"context_length": 100, "max_tokens": 100}, "max_tokens"),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused_with_the_reason(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         NodeOptions.of({**defaults(), **changes})
+
+
+@pytest.mark.parametrize("nothing", [None, [], [""]])
+def test_no_adapters_can_be_said_in_every_way_that_ros_has(nothing: Any) -> None:
+    assert NodeOptions.of({**defaults(), "adapters": nothing}).adapters == ()
 
 
 def test_what_needs_a_new_model_changes_only_while_the_node_is_unconfigured() -> None:

@@ -8,12 +8,9 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from mobilevlm_ros.ros.chat import chat_within_context
 from mobilevlm_ros.ros.sessions import Bounds, Sessions
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.prompt import Turn
-from mobilevlm_ros.tasks import Settings
-from tests.ros.fakes import FakeModel, snapshot
 
 
 def sessions(count: int = 3, turns: int = 4, timeout: float = 100.0) -> Sessions:
@@ -87,21 +84,3 @@ def test_clearing_forgets_all_but_those_in_use() -> None:
         session.turns.append(Turn("hello", "you"))
         kept.clear()
     assert (told(kept, "a"), told(kept, "b")) == ([], ["hello"])
-
-
-def test_a_history_over_the_context_loses_turns_from_its_beginning_until_it_fits() -> None:
-    model = FakeModel()
-    model.longest_history = 1
-    turns = [Turn(text, "") for text in "abc"]
-    heard: list[str] = []
-    chat_within_context(model, snapshot(), turns, "next", Settings(), heard.append)
-    assert [[turn.question for turn in history] for history in model.histories] == [["a", "b", "c"], ["b", "c"], ["c"]]
-    assert heard == ["next!"]
-    assert len(turns) == 3
-
-
-def test_a_message_that_does_not_fit_alone_is_told_so() -> None:
-    model = FakeModel()
-    model.fail = VlmError(ErrorCode.PROMPT_TOO_LONG, "too long")
-    with pytest.raises(VlmError, match="too long"):
-        chat_within_context(model, snapshot(), [Turn("a", "b")], "next", Settings(), lambda text: None)

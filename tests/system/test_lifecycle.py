@@ -91,6 +91,8 @@ def test_without_autostart_the_node_waits_and_says_that_it_is_not_active(lifecyc
     assert lifecycle.state() == "unconfigured"
     fails(lambda: vlm.ask("Are you there?"), ErrorCode.NOT_ACTIVE, "not been activated")
     fails(vlm.chat("Are you there?").text, ErrorCode.NOT_ACTIVE)
+    fails(vlm.list_models, ErrorCode.NOT_ACTIVE)
+    fails(vlm.select_model, ErrorCode.NOT_ACTIVE, "not configured")
 
 
 def test_a_configured_node_is_not_active_yet(lifecycle: Lifecycle, vlm: VLM) -> None:

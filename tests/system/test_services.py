@@ -81,6 +81,11 @@ def test_an_absent_thing_is_no_grounding_and_not_a_guess(vlm: VLM, front: Camera
     fails(lambda: vlm.ground("the mug"), ErrorCode.NO_GROUNDING)
 
 
+def test_the_number_of_regions_reaches_the_task(vlm: VLM, front: Camera) -> None:
+    front.show()
+    fails(lambda: vlm.ground("the mugs", max_regions=65), ErrorCode.BAD_REQUEST, "max_regions")
+
+
 def test_results_are_published_too(vlm: VLM, front: Camera, tester: Node) -> None:
     answers = Listener(tester, Answer, f"/{NAME}/answer")
     regions = Listener(tester, Regions, f"/{NAME}/regions")
