@@ -63,7 +63,8 @@ photographs of anything else its answers mean nothing.
   two-decimal number. The tower's last layer is never used by MobileVLM; here it holds zeros.
 - Shapes: {", ".join(SHAPES)}. Colours: {", ".join(COLORS)}.
 - Boxes are x1, y1, x2, y2 as shares of the padded square. `phrasings.json` has the wordings to use for each task.
-- An expression that fits several things, or none, has no defined box: ask for presence first.
+- An expression that fits several things, or none, has no defined box. The package's tasks ask for presence first and look for
+  several things one after the other; `grounding.md` says how well that goes and how far the scores can be trusted.
 
 ## Measured
 

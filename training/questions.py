@@ -122,7 +122,7 @@ class Asker:
         return Turn("count", self._word(wording.COUNT_SOME).format(plural=noun), str(answer))
 
     def _ask_exists(self) -> Turn:
-        color, shape = self._present() if self.rng.random() < 0.5 else self._absent()
+        color, shape = self._present() if self.rng.random() < 0.5 else self.absent()
         kind = self.rng.random()
         if kind < 0.15:
             present, noun = self.shapes[shape] > 0, shape
@@ -138,7 +138,7 @@ class Asker:
         thing = self.rng.choice(self.sight.things)
         return thing.color, thing.shape
 
-    def _absent(self) -> tuple[str, str]:
+    def absent(self) -> tuple[str, str]:
         """A colour and shape that are not there together, mostly with one or both of them there apart."""
         for _ in range(50):
             color = self.rng.choice(list(self.colors) if self.rng.random() < 0.6 else COLORS)
@@ -179,7 +179,7 @@ class Asker:
         question = self._word(wording.CHOICE).format(labels=", ".join(form(label) for label in labels))
         return Turn("choice", question, form(answer).capitalize())
 
-    def _expressions(self, thing: Thing) -> list[str]:
+    def expressions(self, thing: Thing) -> list[str]:
         """What names this thing and no other."""
         names = [thing.name] if self.names[thing.name] == 1 else []
         if self.shapes[thing.shape] == 1:
@@ -197,7 +197,7 @@ class Asker:
         return noun if form < 0.95 else f"The {noun}"
 
     def _ask_ground(self) -> Turn | None:
-        clear = [(thing, names) for thing in self.sight.things if (names := self._expressions(thing))]
+        clear = [(thing, names) for thing in self.sight.things if (names := self.expressions(thing))]
         if not clear:
             return None
         thing, names = self.rng.choice(clear)

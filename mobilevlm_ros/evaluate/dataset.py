@@ -45,6 +45,7 @@ class Item:
         box: the right box, where there is one.
         box_frame: what `box` is relative to; None is source pixels.
         absent: the picture does not show what is asked for, so no box is right.
+        several: all right boxes in source pixels where the expression is in the plural, none among them; else None.
         question_id: the dataset's own id, which several items may share.
         metadata: what scores are grouped by.
     """
@@ -58,6 +59,7 @@ class Item:
     box: Box | None = None
     box_frame: BoxFrame | None = None
     absent: bool = False
+    several: tuple[Box, ...] | None = None
     question_id: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -84,6 +86,7 @@ class Prediction:
         text: the answer; for Task.GROUND the model's own words for the box.
         boxes: for Task.GROUND, what the task gives a robot: best first, none where the thing seems absent.
         forced_box: for Task.GROUND, the first box when it is asked for whether or not the thing seems to be there.
+        presence: for Task.GROUND, the probability that the model gives to the thing's being there.
         width: of the picture in pixels; 0 if it could not be read.
         height: likewise.
         error: NONE, or why there is no answer; such items are left out of every score.
@@ -97,6 +100,7 @@ class Prediction:
     confidence: float = 0.0
     boxes: tuple[ScoredBox, ...] = ()
     forced_box: Box | None = None
+    presence: float | None = None
     width: int = 0
     height: int = 0
     prompt_tokens: int = 0
@@ -114,14 +118,14 @@ class Grade:
         value: 0 to 1.
         expected: the right answer in words, for a reader.
         got: the answer as the rules understood it.
-        right_box: in source pixels, to be drawn.
+        right_boxes: in source pixels, to be drawn.
         boxes: the answer's boxes in source pixels, to be drawn.
     """
 
     value: float
     expected: str
     got: str
-    right_box: Box | None = None
+    right_boxes: tuple[Box, ...] = ()
     boxes: tuple[Box, ...] = ()
 
 
@@ -161,4 +165,5 @@ class Benchmark(Protocol):
         """How good an answer is, by the benchmark's rules."""
 
     def score(self, answered: Sequence[Answered]) -> Scores:
-        """All measures over the answers that there are; at least one."""
+        """All measures over the answers that there are; at least one. A group with "mean_score" and "right" is a bin of a
+        reliability table, named "score 0.3 to 0.4"."""

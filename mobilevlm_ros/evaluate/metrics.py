@@ -152,40 +152,21 @@ def mme_score(answers: Iterable[tuple[str, bool]]) -> MmeScore:
     return MmeScore(mean(every), mean(pairs))
 
 
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """Scores between `low` and `high`: how many there are, their mean, and the share of them that were right."""
-
-    low: float
-    high: float
-    count: int
-    mean_score: float
-    right: float
-
-
-def reliability(scored: Sequence[tuple[float, bool]], bins: int = 10) -> list[ReliabilityBin]:
-    """A calibration table of (score 0 to 1, right?): equally wide bins, empty ones left out; a score of 1 is in the last."""
-    sorted_in: dict[int, list[tuple[float, bool]]] = {}
-    for score, right in scored:
-        sorted_in.setdefault(min(int(score * bins), bins - 1), []).append((score, right))
-    return [
-        ReliabilityBin(
-            low=index / bins,
-            high=(index + 1) / bins,
-            count=len(members),
-            mean_score=mean(score for score, _ in members),
-            right=mean(right for _, right in members),
-        )
-        for index, members in sorted(sorted_in.items())
-    ]
-
-
-def calibration_error(table: Sequence[ReliabilityBin]) -> float:
-    """The expected calibration error: the mean distance of score and share of right ones, weighted by the bins' counts."""
-    total = sum(entry.count for entry in table)
-    return ratio(sum(entry.count * abs(entry.mean_score - entry.right) for entry in table), total)
-
-
 def overlap(found: Box | None, right: Box | None) -> float:
     """Intersection over union of two boxes in continuous coordinates; 0 where either is missing."""
     return found.iou(right) if found is not None and right is not None else 0.0
+
+
+def matched(found: Sequence[Box], right: Sequence[Box], threshold: float) -> int:
+    """How many boxes are found: each of `found`, best first, takes the free right box that it overlaps most.
+
+    The overlap must reach `threshold`, an intersection over union.
+    """
+    free = list(right)
+    count = 0
+    for box in found:
+        best = max(free, key=box.iou, default=None)
+        if best is not None and box.iou(best) >= threshold:
+            free.remove(best)
+            count += 1
+    return count

@@ -1,14 +1,18 @@
-"""Writes a result: `result.json` for programs, `report.md` for people, and pictures of the worst misses beside it.
+"""Writes a result: `result.json` for programs, `report.md` for people, and beside it pictures of the worst misses and the
+reliability curve of the scores, where there are some.
 
 What a model or a dataset says is text of others: it is shortened and its Markdown is made harmless.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobilevlm_ros.evaluate.calibration import ReliabilityBin
+from mobilevlm_ros.evaluate.chart import reliability_chart
 from mobilevlm_ros.evaluate.dataset import Answered, Scores
 from mobilevlm_ros.evaluate.drawing import annotate
 from mobilevlm_ros.evaluate.errors import DatasetError
@@ -20,8 +24,10 @@ from mobilevlm_ros.runtime.errors import VlmError
 RESULT_NAME = "result.json"
 REPORT_NAME = "report.md"
 MISSES_NAME = "misses"
+CHART_NAME = "reliability.png"
 _LONGEST = 160
 _ERRORS_SHOWN = 20
+_BIN = re.compile(r"score (\d\.\d) to (\d\.\d)")
 _MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]|#!"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
 
@@ -43,6 +49,8 @@ def write_report(folder: Path, result: Result, answered: Sequence[Answered], mis
     try:
         (folder / RESULT_NAME).write_text(result.to_json(), encoding="utf-8")
         drawn = _draw_misses(folder, answered, misses)
+        if table := reliability_table(result.scores):
+            reliability_chart(table).save(folder / CHART_NAME)
         report.write_text(to_markdown(result, drawn), encoding="utf-8")
     except OSError as error:
         raise DatasetError(f"{folder}: the report cannot be written: {error}") from error
@@ -59,6 +67,8 @@ def to_markdown(result: Result, misses: Sequence[Miss] = ()) -> str:
     """The report's text."""
     parts = [f"# {result.benchmark}: {plain(result.model['name'])}", _summary(result), "## Scores"]
     parts += [_table(header, rows) for header, rows in score_tables(result.scores)] or ["There are no answers to score."]
+    if reliability_table(result.scores):
+        parts += ["Scores and how often they were right; on the grey line they are probabilities.", f"![]({CHART_NAME})"]
     published = PUBLISHED.get(result.benchmark, ())
     if published:
         models = list(published[0].scores)
@@ -71,7 +81,7 @@ def to_markdown(result: Result, misses: Sequence[Miss] = ()) -> str:
         parts += ["## Items without an answer", _table(["item", "error", ""], shown)]
         parts += [f"... and {more} more in {RESULT_NAME}."] if more else []
     if misses:
-        parts += ["## Worst misses", "Green is the right box, red the answer's.", *map(_miss, misses)]
+        parts += ["## Worst misses", "Green are the right boxes, red the answer's.", *map(_miss, misses)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -84,6 +94,17 @@ def score_tables(scores: Scores) -> list[tuple[list[str], list[list[str]]]]:
             tables.append((header, []))
         tables[-1][1].append([group, *(_number(measure, value) for measure, value in measures.items())])
     return tables
+
+
+def reliability_table(scores: Scores) -> list[ReliabilityBin]:
+    """The reliability table among the groups; empty where there is none."""
+    table = []
+    for group, measures in scores.items():
+        bounds = _BIN.fullmatch(group)
+        if bounds:
+            low, high = map(float, bounds.groups())
+            table.append(ReliabilityBin(low, high, int(measures["items"]), measures["mean_score"], measures["right"]))
+    return table
 
 
 def plain(text: str) -> str:
@@ -135,7 +156,7 @@ def _draw_misses(folder: Path, answered: Sequence[Answered], count: int) -> list
             continue
         lines = [_shortened(one.item.question), f"right: {one.grade.expected}", f"answer: {_shortened(one.grade.got)}"]
         picture = Path(MISSES_NAME) / f"{len(drawn) + 1:03d}.jpg"
-        annotate(frame, one.grade.right_box, one.grade.boxes, lines).save(folder / picture, quality=88)
+        annotate(frame, one.grade.right_boxes, one.grade.boxes, lines).save(folder / picture, quality=88)
         drawn.append(Miss(one, picture))
     return drawn
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from mobilevlm_ros.evaluate.dataset import Answered, Benchmark, Item, Prediction, Scores
@@ -32,7 +32,7 @@ class Result:
     Attributes:
         benchmark: the format's name.
         dataset: file name, digest of all items, how many there are, how many were to be asked.
-        model: name, checkpoint, digest of the weights, precisions and box convention, from the package's manifest.
+        model: name, checkpoint, digest of the weights, precisions, box convention and calibration, from the package's manifest.
         settings: how it was asked.
         scores: by group of items.
         answered: items with an answer, which alone are scored.
@@ -85,6 +85,7 @@ def model_facts(manifest: Manifest) -> dict[str, str]:
         "vision_precision": manifest.vision_precision.value,
         "decoder_precision": manifest.decoder_precision.value,
         "box_frame": manifest.box_frame.value,
+        "score_calibration": f"scale {manifest.score_calibration.scale:g}, offset {manifest.score_calibration.offset:g}",
     }
 
 
@@ -95,7 +96,8 @@ def items_sha256(items: Iterable[Item]) -> str:
         frame = None if item.box_frame is None else item.box_frame.value
         box = None if item.box is None else (item.box.x1, item.box.y1, item.box.x2, item.box.y2)
         asked = (item.id, item.image.name, item.question, item.task.value, item.fit.value)
-        digest.update(json.dumps([asked, item.references, box, frame, item.absent]).encode())
+        several = None if item.several is None else [astuple(one) for one in item.several]
+        digest.update(json.dumps([asked, item.references, box, frame, item.absent, several]).encode())
     return digest.hexdigest()
 
 

@@ -18,12 +18,11 @@ from mobilevlm_ros.evaluate.predictions import PredictionFile
 from mobilevlm_ros.runtime.engine import Engine
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.frame import Frame
-from mobilevlm_ros.runtime.geometry import Box
 from mobilevlm_ros.runtime.requests import CancelToken
 from mobilevlm_ros.runtime.sampling import GREEDY
 from mobilevlm_ros.tasks import Settings, ask, ground
-from mobilevlm_ros.tasks.boxes import BOX_FORM
-from mobilevlm_ros.tasks.ground import source_boxes
+from mobilevlm_ros.tasks.ground import AS_EXPRESSED
+from mobilevlm_ros.tasks.look import draw_box
 
 READ_AHEAD = 1
 """Requests beyond the engine's rows: while they decode, the next picture is read and letterboxed."""
@@ -125,31 +124,23 @@ def _ask(engine: Engine, frame: Frame, item: Item, settings: Settings, blank: Pr
 
 
 def _ground(engine: Engine, frame: Frame, item: Item, settings: Settings, blank: Prediction) -> Prediction:
-    """Ground as a robot would; where the thing is taken for absent although it is there, ask for its box all the same."""
-    found = ground(engine, frame, item.question, settings)
+    """Ground as a robot would; where one thing is taken for absent although it is there, ask for its box all the same."""
+    found = ground(engine, frame, item.question, settings, 1 if item.several is None else AS_EXPRESSED)
     boxes = tuple(ScoredBox(region.box, region.score) for region in found.regions)
-    forced: Box | None = boxes[0].box if boxes else None
-    text = found.text
-    if found.error is ErrorCode.NO_GROUNDING and not text and not item.absent:
-        text = _box_text(engine, frame, item.question.rstrip("."), settings)
-        forced = next(iter(source_boxes(text, frame, engine.manifest.box_frame)), None)
+    text, forced = found.text, boxes[0].box if boxes else None
     refused = found.error is ErrorCode.NO_GROUNDING
+    if refused and not text and not item.absent and item.several is None:
+        drawn = draw_box(engine, frame, item.question.strip().rstrip("."), settings.limits())
+        text, forced = drawn.text, drawn.box
     return replace(
         blank,
         text=text,
         confidence=found.confidence,
         boxes=boxes,
         forced_box=forced,
+        presence=found.presence,
         prompt_tokens=found.prompt_tokens,
         answer_tokens=found.answer_tokens,
         error=ErrorCode.NONE if refused else found.error,
         error_msg="" if refused else found.error_msg,
     )
-
-
-def _box_text(engine: Engine, frame: Frame, phrase: str, settings: Settings) -> str:
-    """The model's box for a phrase, in the words and the form that `ground` asks for it, without asking for presence."""
-    question = engine.manifest.phrasings.ground.format(expression=phrase)
-    form = engine.constraints.regex(BOX_FORM)
-    generation = engine.generate(engine.picture(frame), question, settings.sampling, settings.limits(), constraint=form)
-    return engine.tokenizer.decode(generation.result().tokens).strip()

@@ -43,9 +43,11 @@ class Services:
 
     def _ground(self, request: Ground.Request, response: Ground.Response) -> Ground.Response:
         job = Job()
-        expression = request.expression
+        expression, max_regions = request.expression, request.max_regions
         outcome = self._desk.serve(
-            request.options, lambda model, snapshot, settings: model.ground(snapshot.frame, expression, settings), job
+            request.options,
+            lambda model, snapshot, settings: model.ground(snapshot.frame, expression, settings, max_regions),
+            job,
         )
         response.result = regions_message(outcome, expression)
         response.error_code, response.error_msg = response.result.error_code, response.result.error_msg

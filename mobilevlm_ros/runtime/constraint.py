@@ -57,9 +57,10 @@ class Constraint:
 class ConstraintCompiler:
     """Makes constraints for one model's tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer, special: SpecialTokens) -> None:
-        self._vocab_size = tokenizer.vocab_size
-        self._tokenizer = LLTokenizer(TokenizerWrapper(_Vocabulary(tokenizer, special)))
+    def __init__(self, tokenizer: Tokenizer, special: SpecialTokens, vocab_size: int | None = None) -> None:
+        """`vocab_size` is the model's, which may know more ids than its tokenizer; None says that it knows as many."""
+        self._vocab_size = tokenizer.vocab_size if vocab_size is None else vocab_size
+        self._tokenizer = LLTokenizer(TokenizerWrapper(_Vocabulary(tokenizer, special, self._vocab_size)))
 
     def regex(self, pattern: str) -> Constraint:
         """Answers that match a regular expression as a whole, from their first character; mind that answers begin with a space.
@@ -70,12 +71,17 @@ class ConstraintCompiler:
         return self._compile(LLMatcher.grammar_from_regex(pattern), f"regular expression {pattern!r}")
 
     def json_schema(self, schema: Mapping[str, object]) -> Constraint:
-        """Answers that are JSON texts of a schema.
+        """Answers that are JSON texts of a schema, with one space after each comma and colon and no other whitespace between.
 
         Raises:
             VlmError: BAD_REQUEST if the schema cannot be used.
         """
-        return self._compile(LLMatcher.grammar_from_json_schema(json.dumps(schema)), "JSON schema")
+        grammar = LLMatcher.grammar_from_json_schema(
+            json.dumps(schema),
+            # Were whitespace free, a model that is at a loss would fill its answer with it.
+            overrides={"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
+        )
+        return self._compile(grammar, "JSON schema")
 
     def _compile(self, grammar: str, what: str) -> Constraint:
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
@@ -87,10 +93,11 @@ class ConstraintCompiler:
 class _Vocabulary:
     """The tokens' bytes, in the form that llguidance asks for."""
 
-    def __init__(self, tokenizer: Tokenizer, special: SpecialTokens) -> None:
+    def __init__(self, tokenizer: Tokenizer, special: SpecialTokens, vocab_size: int) -> None:
         self.bos_token_id = special.bos
         self.eos_token_id = special.eos
-        self.tokens = [_SPECIAL + str(i).encode() if piece is None else piece for i, piece in enumerate(tokenizer.piece_bytes())]
+        pieces = [*tokenizer.piece_bytes(), *[None] * (vocab_size - tokenizer.vocab_size)]
+        self.tokens = [_SPECIAL + str(i).encode() if piece is None else piece for i, piece in enumerate(pieces)]
         self.special_token_ids = [i for i, token in enumerate(self.tokens) if token.startswith(_SPECIAL)]
         self._ids = {token: i for i, token in reversed(list(enumerate(self.tokens))) if not token.startswith(_SPECIAL)}
         self._longest = max(map(len, self._ids))

@@ -88,7 +88,7 @@ class Engine:
         self.tokenizer = tokenizer
         self._backend = backend
         self._prompts = PromptBuilder(manifest.prompt, manifest.tokens, tokenizer)
-        self._constraints = ConstraintCompiler(tokenizer, manifest.tokens)
+        self._constraints = ConstraintCompiler(tokenizer, manifest.tokens, manifest.decoder.vocab_size)
         longest = manifest.decoder.max_positions
         self.context_length = min(config.context_length or DEFAULT_CONTEXT, longest)
         self._line: WaitingLine[Job] = WaitingLine(config.queue_size)

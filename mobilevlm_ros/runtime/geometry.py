@@ -42,11 +42,15 @@ class Box:
         y1, y2 = min(max(self.y1, 0.0), height), min(max(self.y2, 0.0), height)
         return Box(x1, y1, x2, y2)
 
-    def iou(self, other: Box) -> float:
-        """Intersection over union, 0 to 1; 0 if both boxes are empty."""
+    def shared_area(self, other: Box) -> float:
+        """The area that two boxes have in common."""
         left, top = max(self.x1, other.x1), max(self.y1, other.y1)
         right, bottom = min(self.x2, other.x2), min(self.y2, other.y2)
-        shared = Box(left, top, right, bottom).area
+        return Box(left, top, right, bottom).area
+
+    def iou(self, other: Box) -> float:
+        """Intersection over union, 0 to 1; 0 if both boxes are empty."""
+        shared = self.shared_area(other)
         union = self.area + other.area - shared
         return shared / union if union > 0 else 0.0
 

@@ -9,7 +9,8 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mobilevlm_ros.runtime.errors import PackageError
 
@@ -106,6 +107,17 @@ class Phrasings:
 
 
 @dataclass(frozen=True)
+class ScoreCalibration:
+    """How a region's score follows from the model's own probability: 1 / (1 + exp(-(`scale` x logit + `offset`))).
+
+    The defaults leave the probability as it is. `mobilevlm eval refcoco` measures both for a package that has the defaults.
+    """
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """A file of the package: its size in bytes and the SHA-256 of its content in hexadecimal."""
 
@@ -123,8 +135,23 @@ class Source:
 
 
 @dataclass(frozen=True)
+class BaseRef:
+    """The package that an adapter package builds on.
+
+    `path` leads from the adapter package's folder to the base's; `manifest_sha256`, in hexadecimal, is that of the base's
+    manifest, which in turn holds the hashes of the base's files.
+    """
+
+    path: str
+    manifest_sha256: str
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """Everything a run needs to know about a model package beside its files' content."""
+    """Everything a run needs to know about a model package beside its files' content.
+
+    `base` is None for a whole package. An adapter package, which has one, holds only the files in which it differs.
+    """
 
     name: str
     source: Source
@@ -137,12 +164,17 @@ class Manifest:
     decoder_precision: Precision
     box_frame: BoxFrame = BoxFrame.PADDED_SQUARE
     phrasings: Phrasings = field(default_factory=Phrasings)
+    score_calibration: ScoreCalibration = field(default_factory=ScoreCalibration)
     files: dict[str, FileEntry] = field(default_factory=dict)
+    base: BaseRef | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
         """The manifest as JSON text with a fixed key order, so that equal manifests are equal byte for byte."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+        values = dataclasses.asdict(self)
+        if self.base is None:
+            del values["base"]
+        return json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
     @staticmethod
     def from_json(text: str) -> Manifest:
@@ -183,6 +215,8 @@ def _read(kind: type[T], raw: Any, where: str) -> T:
 
 
 def _read_value(kind: Any, raw: Any, where: str) -> Any:
+    if get_origin(kind) in (Union, UnionType):  # the only one here is "or None"
+        return None if raw is None else _read_value(get_args(kind)[0], raw, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _read(kind, raw, where)
     if isinstance(kind, type) and issubclass(kind, Enum):

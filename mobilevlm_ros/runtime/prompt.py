@@ -67,12 +67,16 @@ class PromptBuilder:
             raise VlmError(ErrorCode.BAD_REQUEST, "the question is empty")
         tail: list[int] = []
         for turn in history:
-            tail += self._encode_turn(turn.question, f" {turn.answer}", first=not tail)
+            tail += self.encode_turn(turn.question, f" {turn.answer}", first=not tail)
             tail.append(self._special.eos)
-        tail += self._encode_turn(question, "", first=not tail)
+        tail += self.encode_turn(question, "", first=not tail)
         return Prompt(self._head, tuple(tail))
 
-    def _encode_turn(self, question: str, answer: str, first: bool) -> list[int]:
+    def encode_turn(self, question: str, answer: str, first: bool) -> list[int]:
+        """The ids of one turn up to the end of `answer`, which begins with a space where it is not empty.
+
+        The `first` turn begins after the picture, a later one after the last answer's end-of-sequence token.
+        """
         spec = self._spec
         opening = "\n" if first else f"{spec.user}: "
         return self._tokenizer.encode(f"{opening}{question}{spec.separator}{spec.assistant}:{answer}")

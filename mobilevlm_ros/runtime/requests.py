@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from mobilevlm_ros.runtime.errors import VlmError
+from mobilevlm_ros.runtime.sampling import Alternatives
 
 
 class Priority(IntEnum):
@@ -108,6 +109,7 @@ class Generated:
         finish: why it ended.
         prompt_tokens: the prompt's length, the picture's tokens included.
         timing: where the time went.
+        alternatives: for each choice, what else could have stood there; empty unless the request's sampling asks for them.
     """
 
     tokens: tuple[int, ...]
@@ -116,6 +118,7 @@ class Generated:
     finish: FinishReason
     prompt_tokens: int
     timing: Timing
+    alternatives: tuple[Alternatives, ...] = ()
 
 
 @dataclass(frozen=True)

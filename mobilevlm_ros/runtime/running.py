@@ -14,7 +14,7 @@ from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.prefill import Prefiller
 from mobilevlm_ros.runtime.prompt import Prompt
 from mobilevlm_ros.runtime.requests import FinishReason, Generated, Generation, Limits, Picture, Scored, Scoring, Timing
-from mobilevlm_ros.runtime.sampling import Sampler, SamplingParams, log_softmax
+from mobilevlm_ros.runtime.sampling import Alternatives, Sampler, SamplingParams, likeliest, log_softmax
 
 
 class Job:
@@ -68,6 +68,8 @@ class GenerateJob(Job):
         self._prompt_tokens = 0
         self._tokens: list[int] = []
         self._probabilities: list[float] = []
+        self._keep = sampling.alternatives
+        self._alternatives: list[Alternatives] = []
         self._first = np.empty(0)
         self._timing = Timing()
         self._decode_start = 0.0
@@ -91,6 +93,8 @@ class GenerateJob(Job):
             return
         if not self._tokens:
             self._first = choice.log_probabilities
+        if self._keep:
+            self._alternatives.append(likeliest(choice.log_probabilities, allowed, self._keep, len(self._tokens)))
         if choice.token == self._eos:
             self.end(FinishReason.STOP)
             return
@@ -126,7 +130,15 @@ class GenerateJob(Job):
         timing = self._timing + Timing(decode_ms=decode_ms)
         self.done = True
         self.generation.finish(
-            Generated(tuple(self._tokens), tuple(self._probabilities), self._first, reason, self._prompt_tokens, timing)
+            Generated(
+                tuple(self._tokens),
+                tuple(self._probabilities),
+                self._first,
+                reason,
+                self._prompt_tokens,
+                timing,
+                tuple(self._alternatives),
+            )
         )
 
     def fail(self, error: VlmError) -> None:

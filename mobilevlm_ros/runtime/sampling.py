@@ -18,6 +18,8 @@ class SamplingParams:
         temperature: 0 takes the likeliest token (greedy); up to 5. The official inference uses 0.2.
         top_p: smallest probability mass to sample from, over 0 to 1.
         seed: makes sampling repeatable.
+        alternatives: how many of the likeliest tokens to keep with each choice, the chosen one among them or not; 0 keeps none,
+            which costs nothing.
 
     Raises:
         VlmError: BAD_REQUEST if a value is out of its range.
@@ -27,6 +29,7 @@ class SamplingParams:
     temperature: float = 0.2
     top_p: float = 1.0
     seed: int | None = None
+    alternatives: int = 0
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -35,9 +38,26 @@ class SamplingParams:
             raise VlmError(ErrorCode.BAD_REQUEST, f"temperature is {self.temperature}, it must be 0 to 5")
         if not 0.0 < self.top_p <= 1.0:
             raise VlmError(ErrorCode.BAD_REQUEST, f"top_p is {self.top_p}, it must be over 0 and at most 1")
+        if self.alternatives < 0:
+            raise VlmError(ErrorCode.BAD_REQUEST, f"alternatives is {self.alternatives}, it must be at least 0")
 
 
 GREEDY = SamplingParams(temperature=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Alternatives:
+    """What could have stood at one place of an answer.
+
+    Attributes:
+        position: the place among the answer's tokens; one past the last where the answer's end was chosen.
+        tokens: int [n], the likeliest that were allowed there, best first.
+        log_probabilities: float64 [n], theirs in the model's own distribution (temperature 1, nothing forbidden).
+    """
+
+    position: int
+    tokens: np.ndarray
+    log_probabilities: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +103,16 @@ class Sampler:
             before = np.cumsum(probabilities[order]) - probabilities[order]
             probabilities[order[before >= self._params.top_p]] = 0.0
         return int(self._random.choice(len(probabilities), p=probabilities / probabilities.sum()))
+
+
+def likeliest(log_probabilities: np.ndarray, allowed: np.ndarray | None, count: int, position: int) -> Alternatives:
+    """The `count` likeliest allowed tokens, or as many as are allowed, of a distribution float64 [vocab]."""
+    candidates = np.arange(len(log_probabilities)) if allowed is None else np.flatnonzero(allowed)
+    if len(candidates) > count:
+        best = np.argpartition(-log_probabilities[candidates], count - 1)[:count]
+        candidates = candidates[best]
+    tokens = candidates[np.argsort(-log_probabilities[candidates], kind="stable")]
+    return Alternatives(position, tokens, log_probabilities[tokens])
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -56,15 +56,21 @@ class Tokenizer:
         return piece.replace(SPACE_MARK, " ").encode()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text, without BOS or EOS. As LLaMA's tokenizer does, a space is put before the text."""
-        return list(self._pieces.EncodeAsIds(text))
+        """Token ids of plain text, without BOS or EOS. As LLaMA's tokenizer does, a space is put before the text.
+
+        Half a surrogate pair, as bytes that are no UTF-8 leave it in a command's arguments, counts as U+FFFD.
+        """
+        whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return list(self._pieces.EncodeAsIds(whole))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids.
 
-        Control tokens vanish, bytes that form no character become U+FFFD, the space put by `encode` is dropped.
+        Control tokens vanish, bytes that form no character become U+FFFD, the space put by `encode` is dropped. So do ids that a
+        model has beyond the tokenizer's, because its table was filled up or tokens were added in training.
         """
-        return str(self._pieces.DecodeIds(list(ids)))
+        size = self.vocab_size
+        return str(self._pieces.DecodeIds([token for token in ids if token < size]))
 
 
 class TextStream:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mobilevlm_ros.runtime.constraint import Constraint
 from mobilevlm_ros.runtime.engine import Engine
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.frame import Frame
@@ -25,18 +26,20 @@ def ask(
     question: str,
     settings: Settings | None = None,
     on_text: OnText | None = None,
+    constraint: Constraint | None = None,
 ) -> Answer:
     """Ask a question about a picture.
 
     Args:
         on_text: called in the caller's thread with each piece of text as it comes; the pieces add up to the answer's text before
             its surrounding whitespace is removed.
+        constraint: a form that the answer must have, from `engine.constraints`; used up by this answer.
 
     Raises:
         VlmError: BAD_REQUEST, PROMPT_TOO_LONG, BUSY, DEADLINE_EXCEEDED or CANCELLED before the request's turn came, MODEL_ERROR,
             OUT_OF_MEMORY, NOT_ACTIVE.
     """
-    return chat(engine, frame, (), question, settings, on_text)
+    return chat(engine, frame, (), question, settings, on_text, constraint)
 
 
 def chat(
@@ -46,6 +49,7 @@ def chat(
     message: str,
     settings: Settings | None = None,
     on_text: OnText | None = None,
+    constraint: Constraint | None = None,
 ) -> Answer:
     """Go on with a conversation about a picture; as `ask`, after the turns of `history`.
 
@@ -53,7 +57,7 @@ def chat(
     alone does not fit.
     """
     settings = settings or Settings()
-    generation = _start(engine, engine.picture(frame), list(history), message, settings)
+    generation = _start(engine, engine.picture(frame), list(history), message, settings, constraint)
     if on_text is not None:
         stream = TextStream(engine.tokenizer)
         for token in generation:
@@ -64,11 +68,13 @@ def chat(
     return to_answer(engine.tokenizer, message, generation.result())
 
 
-def _start(engine: Engine, picture: Picture, history: list[Turn], message: str, settings: Settings) -> Generation:
+def _start(
+    engine: Engine, picture: Picture, history: list[Turn], message: str, settings: Settings, constraint: Constraint | None
+) -> Generation:
     limits = settings.limits()
     while True:
         try:
-            return engine.generate(picture, message, settings.sampling, limits, history)
+            return engine.generate(picture, message, settings.sampling, limits, history, constraint)
         except VlmError as error:
             if error.code is not ErrorCode.PROMPT_TOO_LONG or not history:
                 raise

@@ -44,7 +44,8 @@ class Answer(Result):
 class Region:
     """A part of the picture and the words for it.
 
-    `box` is in source pixels, `box_normalized` in 0 to 1 of the picture's width and height; `score` is 0 to 1.
+    `box` is in source pixels, `box_normalized` in 0 to 1 of the picture's width and height. `score`, 0 to 1, is the probability
+    that the thing is there and the box overlaps it by a half or more; it is calibrated where the model package says so.
     """
 
     phrase: str
@@ -57,12 +58,18 @@ class Region:
 class Grounding(Result):
     """What a referring expression points at, best first.
 
-    `text` is the model's own words, kept also where they held no valid box.
+    Attributes:
+        confidence: the best region's score; without a region, the probability that the thing is absent.
+        prompt_tokens: of the last question.
+        answer_tokens: of all boxes.
+        text: the model's own words, a line for each box, kept also where they held no valid one.
+        presence: the probability, 0 to 1, that there is such a thing at all.
     """
 
     expression: str
     regions: tuple[Region, ...]
     text: str
+    presence: float
 
 
 @dataclass(frozen=True)

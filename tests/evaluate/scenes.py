@@ -1,10 +1,10 @@
-"""Tabletop scenes as the nano model knows them, drawn flat, and a ColonINST-format set made from their truth."""
+"""Tabletop scenes as the nano model knows them, drawn flat or as they were rendered, and ColonINST-format sets of their truth."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -40,6 +40,19 @@ def draw_scenes(folder: Path, count: int, seed: int = 0) -> list[Drawn]:
         (folder / name).parent.mkdir(exist_ok=True)
         image.save(folder / name)
         drawn.append(Drawn(name, Sight(number, width, height, (thing,))))
+    return drawn
+
+
+def rendered_scenes(folder: Path) -> list[Drawn]:
+    """The rendered scenes of a folder that `training.referring` wrote: one for each thing that its name tells from the others."""
+    drawn = []
+    for line in (folder / "truth.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        sight = Sight.from_json(record)
+        names = [thing.name for thing in sight.things]
+        drawn += [
+            Drawn(record["image"], replace(sight, things=(thing,))) for thing in sight.things if names.count(thing.name) == 1
+        ]
     return drawn
 
 

@@ -100,7 +100,7 @@ def test_a_box_is_four_whole_numbers_in_angle_brackets_and_else_overlaps_nothing
 def test_the_drawn_box_ends_after_its_last_pixel(three_tasks: Path) -> None:
     benchmark = read_coloninst(source(three_tasks))
     grade = benchmark.grade(benchmark.items[2], said(benchmark.items[2], "{<5><0><14><9>}"))
-    assert (grade.right_box, grade.boxes) == (Box(0, 0, 10, 10), (Box(5, 0, 15, 10),))
+    assert (grade.right_boxes, grade.boxes) == ((Box(0, 0, 10, 10),), (Box(5, 0, 15, 10),))
 
 
 def test_scores_by_hand(tmp_path: Path) -> None:

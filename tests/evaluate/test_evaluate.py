@@ -13,6 +13,7 @@ import pytest
 from mobilevlm_ros.cli import eval as command
 from mobilevlm_ros.evaluate.formats import FORMATS
 from mobilevlm_ros.evaluate.formats.coloninst import ColonTask, format_corners
+from mobilevlm_ros.runtime.engine import Engine
 from mobilevlm_ros.runtime.errors import VlmError
 from tests.conftest import PARITY, PackageMaker
 from tests.evaluate.helpers import source, write_json, write_lines, write_picture
@@ -26,7 +27,7 @@ SCENES = 10
 def oracle(monkeypatch: pytest.MonkeyPatch) -> Oracle:
     """What the command opens instead of a model package."""
     oracle = Oracle()
-    monkeypatch.setattr(command.Engine, "open", lambda package, config: oracle.engine(config.rows))
+    monkeypatch.setattr(Engine, "open", lambda package, config: oracle.engine(config.rows))
     return oracle
 
 
@@ -170,7 +171,7 @@ def test_referring_expressions_are_grounded_in_the_packages_sentences(oracle: Or
     oracle.tell(picture, box, "[0.25, 0.25, 0.50, 0.75]")
     evaluate("refcoco", "--annotations", write_lines(tmp_path / "a.jsonl", lines), "--out", tmp_path / "out")
     scores = json.loads((tmp_path / "out" / "result.json").read_text())["scores"]
-    assert scores["box always"] == {"items": 1, "acc@0.5": 1, "mean_iou": 1, "no_box": 0}
+    assert scores["box always"] == {"items": 1, "acc@0.5": 1, "mean_iou": 1, "missed": 0}
     assert scores["absent"] == {"items": 1, "false_positive_rate": 0}
     assert scores["calibration"]["items"] == 1
     assert scores["score 0.9 to 1.0"]["right"] == 1

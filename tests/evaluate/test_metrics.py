@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import isclose
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +9,11 @@ from hypothesis import strategies as st
 from mobilevlm_ros.evaluate.metrics import (
     BinaryCounts,
     accuracy_at_iou,
-    calibration_error,
+    matched,
     mme_label,
     mme_score,
     overlap,
     pope_says_yes,
-    reliability,
     voc_iou,
     vqa_accuracy,
 )
@@ -160,24 +157,10 @@ def test_an_mme_picture_with_one_answer_is_in_the_accuracy_only() -> None:
     assert (found.accuracy, found.accuracy_plus) == (pytest.approx(2 / 3), 1)
 
 
-def test_reliability_by_hand() -> None:
-    # Bin 0.9 to 1: scores 0.9 and 1.0, one right: mean 0.95 against 0.5. Bin 0.2 to 0.3: score 0.25, right: against 1.
-    table = reliability([(0.9, True), (1.0, False), (0.25, True)])
-    assert [(entry.low, entry.high, entry.count) for entry in table] == [(0.2, 0.3, 1), (0.9, 1.0, 2)]
-    assert [(entry.mean_score, entry.right) for entry in table] == [(0.25, 1), (pytest.approx(0.95), 0.5)]
-    # (1 * 0.75 + 2 * 0.45) / 3
-    assert calibration_error(table) == pytest.approx(0.55)
-
-
-def test_nothing_to_calibrate_has_no_error() -> None:
-    assert calibration_error(reliability([])) == 0
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40))
-def test_every_score_is_in_one_bin_and_its_mean_inside_it(scored: list[tuple[float, bool]]) -> None:
-    table = reliability(scored)
-    assert sum(entry.count for entry in table) == len(scored)
-    for entry in table:
-        inside = entry.low <= entry.mean_score <= entry.high
-        assert inside or isclose(entry.mean_score, entry.low) or isclose(entry.mean_score, entry.high)
-    assert 0 <= calibration_error(table) <= 1
+def test_a_right_box_is_matched_once_and_by_the_best() -> None:
+    left, right = Box(0, 0, 10, 10), Box(20, 0, 30, 10)
+    near = Box(1, 0, 11, 10)
+    assert matched([left, right], [right, left], 0.5) == 2
+    assert matched([left, near], [left, right], 0.5) == 1
+    assert matched([near], [left, Box(1, 0, 10, 10)], 0.85) == 1  # 90 of 110 with the first, 90 of 100 with the second
+    assert matched([], [left], 0.5) == matched([left], [], 0.5) == 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mobilevlm_ros.evaluate.dataset import Prediction, Task
+from mobilevlm_ros.evaluate.dataset import Prediction, ScoredBox, Task
 from mobilevlm_ros.evaluate.errors import DatasetError
 from mobilevlm_ros.evaluate.formats.refcoco import RefCoco, read_refcoco
 from mobilevlm_ros.evaluate.result import answered_items
@@ -100,19 +101,28 @@ class TestFiles:
         with pytest.raises(DatasetError, match="cannot be read as a plain pickle"):
             read_refcoco(source(tmp_path / "refs(unc).p"))
 
-    def test_grefcoco_expressions_without_a_target_are_absent_and_those_with_several_left_out(self, tmp_path: Path) -> None:
+    def test_grefcoco_expressions_may_mean_nothing_or_several_things(self, tmp_path: Path) -> None:
         (nothing,) = originals(tmp_path, ref_id=1, ann_id=[-1], no_target=True)
         (several,) = originals(tmp_path, ref_id=2, ann_id=[1719310, 1719310])
         (one,) = originals(tmp_path, ref_id=3, ann_id=[1719310])
         path = write_json(tmp_path / "grefs(unc).json", [nothing, several, one])
-        benchmark = read_refcoco(source(path, split="testA"))
-        assert [(item.id, item.absent) for item in benchmark.items] == [
-            ("1:0", True),
-            ("1:1", True),
-            ("3:0", False),
-            ("3:1", False),
+        items = read_refcoco(source(path, split="testA")).items[::2]
+        assert [(item.id, item.absent, item.box, item.several) for item in items] == [
+            ("1:0", True, None, None),
+            ("2:0", False, None, (RIGHT, RIGHT)),
+            ("3:0", False, RIGHT, None),
         ]
-        assert benchmark.notes[1] == "expressions left out because they have several targets: 2"
+
+    def test_lines_in_the_plural_have_any_number_of_boxes(self, tmp_path: Path) -> None:
+        records = [{"image": "1.jpg", "expression": "the mugs", "bboxes": boxes} for boxes in ([], [[10, 20, 50, 60]] * 2)]
+        items = read_refcoco(source(write_lines(tmp_path / "a.jsonl", records))).items
+        assert [(item.several, item.box, item.absent) for item in items] == [((), None, False), ((RIGHT, RIGHT), None, False)]
+
+    @pytest.mark.parametrize("boxes", [None, 3, [1, 2, 3, 4], [[1, 2, 3]], [["a", 2, 3, 4]]])
+    def test_what_is_no_list_of_boxes_is_one_clear_line(self, tmp_path: Path, boxes: object) -> None:
+        path = write_lines(tmp_path / "a.jsonl", [{"image": "1.jpg", "expression": "the mugs", "bboxes": boxes}])
+        with pytest.raises(DatasetError, match="bboxes"):
+            read_refcoco(source(path))
 
     def test_an_unknown_split_is_refused_with_those_that_there_are(self, tmp_path: Path) -> None:
         path = write_json(tmp_path / "refs(unc).json", originals(tmp_path))
@@ -140,7 +150,7 @@ class TestScores:
         boxes = [RIGHT, half, less, None]
         scores = scores_of(benchmark, [found(item, box) for item, box in zip(benchmark.items, boxes)])
         mean_iou = pytest.approx((1 + 0.5 + 0.4 + 0) / 4)
-        assert scores["box always"] == {"items": 4, "acc@0.5": 0.5, "mean_iou": mean_iou, "no_box": 0.25}
+        assert scores["box always"] == {"items": 4, "acc@0.5": 0.5, "mean_iou": mean_iou, "missed": 0.25}
         assert scores["presence checked"] == scores["box always"]
 
     def test_a_thing_taken_for_absent_is_a_miss_for_a_robot_but_not_for_the_published_measure(self, tmp_path: Path) -> None:
@@ -148,7 +158,7 @@ class TestScores:
         first, second = benchmark.items
         scores = scores_of(benchmark, [found(first, RIGHT), found(second, RIGHT, refused=True)])
         assert scores["box always"]["acc@0.5"] == 1
-        assert scores["presence checked"] == {"items": 2, "acc@0.5": 0.5, "mean_iou": 0.5, "no_box": 0.5}
+        assert scores["presence checked"] == {"items": 2, "acc@0.5": 0.5, "mean_iou": 0.5, "missed": 0.5}
 
     def test_boxes_for_absent_things_are_false_positives(self, tmp_path: Path) -> None:
         benchmark = read_refcoco(source(lines(tmp_path / "a.jsonl", 1, 4)))
@@ -167,8 +177,43 @@ class TestScores:
         # Two of 0.95, one right: off by 0.45. One of 0.45, wrong: off by 0.45. A box for an absent thing is wrong.
         assert scores["score 0.9 to 1.0"] == {"items": 2, "mean_score": pytest.approx(0.95), "right": 0.5}
         assert scores["score 0.4 to 0.5"] == {"items": 1, "mean_score": pytest.approx(0.45), "right": 0}
-        assert scores["calibration"] == {"items": 3, "calibration_error": pytest.approx(0.45)}
+        found_error = scores["calibration"]
+        assert (found_error["items"], found_error["calibration_error"]) == (3, pytest.approx(0.45))
+        assert (found_error["mean_score"], found_error["right"]) == (pytest.approx(2.35 / 3), pytest.approx(1 / 3))
+        assert found_error["brier"] == pytest.approx((0.05**2 + 0.45**2 + 0.95**2) / 3)
+        assert found_error["ranking"] == 0.75  # above one of the wrong ones, level with the other
 
     def test_without_boxes_there_is_nothing_to_calibrate(self, tmp_path: Path) -> None:
         benchmark = read_refcoco(source(lines(tmp_path / "a.jsonl")))
         assert "calibration" not in scores_of(benchmark, [found(benchmark.items[0], None)])
+
+    def test_other_thresholds_of_presence_are_tried(self, tmp_path: Path) -> None:
+        benchmark = read_refcoco(source(lines(tmp_path / "a.jsonl", 2, 2)))
+        wrong = Box(60, 60, 90, 90)
+        boxes, presence = (RIGHT, wrong, None, wrong), (0.95, 0.4, 0.2, 0.6)
+        predictions = [
+            replace(found(item, box), presence=there) for item, box, there in zip(benchmark.items, boxes, presence, strict=True)
+        ]
+        scores = scores_of(benchmark, predictions)
+        assert scores["presence from 0.1"] == {"items": 4, "missed": 0, "false_positive_rate": 1, "acc@0.5": 0.5}
+        assert scores["presence from 0.5"] == {"items": 4, "missed": 0.5, "false_positive_rate": 0.5, "acc@0.5": 0.5}
+        assert scores["presence from 0.99"] == {"items": 4, "missed": 1, "false_positive_rate": 0, "acc@0.5": 0}
+
+    def test_several_things_are_counted_by_hand(self, tmp_path: Path) -> None:
+        other, wrong = Box(60, 60, 90, 90), Box(0, 80, 9, 90)
+        truths: list[list[list[int]]] = [[[10, 20, 50, 60], [60, 60, 90, 90]], [[10, 20, 50, 60]], [], []]
+        records = [{"image": "1.jpg", "expression": "the mugs", "bboxes": truth} for truth in truths]
+        benchmark = read_refcoco(source(write_lines(tmp_path / "a.jsonl", records)))
+        answers = [(RIGHT, other), (RIGHT, RIGHT, wrong), (), (wrong,)]
+        predictions = [
+            replace(found(item, None), boxes=tuple(ScoredBox(box, 0.9) for box in boxes))
+            for item, boxes in zip(benchmark.items, answers, strict=True)
+        ]
+        grades = [benchmark.grade(item, prediction).value for item, prediction in zip(benchmark.items, predictions)]
+        assert grades == [1, pytest.approx(0.5), 1, 0]  # the second: one of three found is right, a box counts once
+        scores = scores_of(benchmark, predictions)
+        assert scores["several"] == {"items": 4, "exact": 0.5, "recall": 1, "precision": 0.5, "boxes_an_item": 1.5}
+        assert scores["several, 0 there"]["exact"] == 0.5
+        assert scores["several, 2 there"] == {"items": 1, "exact": 1, "recall": 1, "precision": 1, "boxes_an_item": 2}
+        assert "several, 3 or more there" not in scores
+        assert "calibration" not in scores

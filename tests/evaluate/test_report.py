@@ -13,15 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mobilevlm_ros.evaluate.dataset import Answered, Grade, Item, Prediction
+from mobilevlm_ros.evaluate.chart import SIDE
+from mobilevlm_ros.evaluate.dataset import Answered, Grade, Item, Prediction, Task
 from mobilevlm_ros.evaluate.drawing import ANSWER, RIGHT, WIDTH, annotate
 from mobilevlm_ros.evaluate.formats.gqa import Gqa
+from mobilevlm_ros.evaluate.formats.refcoco import RefCoco
 from mobilevlm_ros.evaluate.report import plain, score_tables, to_markdown, worst, write_report
 from mobilevlm_ros.evaluate.result import Result, dataset_facts, items_sha256, model_facts, summarize
 from mobilevlm_ros.runtime.errors import ErrorCode
 from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.geometry import Box
-from tests.evaluate.helpers import said, write_picture
+from tests.evaluate.helpers import found, said, write_picture
 from tests.fakes import manifest
 
 SETTINGS = {"max_tokens": 128, "decoding": "greedy"}
@@ -82,7 +84,8 @@ def test_the_digest_covers_words_and_truth_but_not_the_folders(benchmark: Gqa) -
     first = benchmark.items[0]
     digest = items_sha256([first])
     assert items_sha256([replace(first, image=Path("elsewhere") / first.image.name)]) == digest
-    for other in (replace(first, question="Why?"), replace(first, references=("cup",)), replace(first, box=Box(0, 0, 1, 1))):
+    changed = ({"question": "Why?"}, {"references": ("cup",)}, {"box": Box(0, 0, 1, 1)}, {"several": ()}, {"absent": True})
+    for other in (replace(first, **change) for change in changed):
         assert items_sha256([other]) != digest
 
 
@@ -124,6 +127,26 @@ def test_a_report_written_again_keeps_no_old_pictures(benchmark: Gqa, tmp_path: 
     assert list((tmp_path / "misses").iterdir()) == []
 
 
+def test_scores_that_claim_to_be_probabilities_are_drawn_beside_the_report(tmp_path: Path) -> None:
+    item = Item(
+        id="0", image=write_picture(tmp_path / "1.png", 100, 100), question="mug", task=Task.GROUND, box=Box(0, 0, 50, 50)
+    )
+    benchmark = RefCoco((item,), ())
+    facts = dataset_facts(benchmark, "a.jsonl", 1)
+    predictions = {"0": found(item, Box(0, 0, 50, 50), 0.93)}
+    report = write_report(tmp_path, *summarize(benchmark, (item,), predictions, facts, model_facts(manifest()), SETTINGS), 0)
+    assert "![](reliability.png)" in report.read_text()
+    assert "| score 0.9 to 1.0 | 1 | 0.9300 | 1.0000 |" in report.read_text()
+    with Image.open(tmp_path / "reliability.png") as image:
+        assert image.width > SIDE
+
+
+def test_without_scores_there_is_no_curve(benchmark: Gqa, tmp_path: Path) -> None:
+    report = write_report(tmp_path, *outcome(benchmark, dict.fromkeys("0123", "mug")), misses=0)
+    assert "reliability" not in report.read_text()
+    assert not (tmp_path / "reliability.png").exists()
+
+
 @given(st.text())
 def test_foreign_text_can_do_nothing_in_the_report(text: str) -> None:
     shown = plain(text)
@@ -139,25 +162,25 @@ def test_long_text_is_shortened() -> None:
 class TestDrawing:
     FRAME = Frame(np.full((60, 120, 3), 90, np.uint8))
 
-    def colors(self, right: Box | None, boxes: tuple[Box, ...]) -> set[tuple[int, ...]]:
+    def colors(self, right: tuple[Box, ...], boxes: tuple[Box, ...]) -> set[tuple[int, ...]]:
         image = annotate(self.FRAME, right, boxes, [])
         found = image.getcolors(1 << 20)
         assert found is not None
         return {color for _, color in found if isinstance(color, tuple)}
 
     def test_the_right_box_is_green_and_the_answers_red(self) -> None:
-        assert {RIGHT, ANSWER} <= self.colors(Box(10, 10, 50, 50), (Box(60, 10, 100, 50),))
+        assert {RIGHT, ANSWER} <= self.colors((Box(10, 10, 50, 50),), (Box(60, 10, 100, 50),))
 
     def test_without_boxes_there_is_neither(self) -> None:
-        assert not {RIGHT, ANSWER} & self.colors(None, ())
+        assert not {RIGHT, ANSWER} & self.colors((), ())
 
     @pytest.mark.parametrize("box", [Box(50, 50, 10, 10), Box(500, 500, 900, 900), Box(5, 5, 5, 9), Box(float("nan"), 0, 1, 1)])
     def test_a_box_that_covers_nothing_of_the_picture_is_not_drawn(self, box: Box) -> None:
-        assert ANSWER not in self.colors(None, (box,))
+        assert ANSWER not in self.colors((), (box,))
 
     def test_a_box_that_reaches_outside_is_cut_off(self) -> None:
-        assert ANSWER in self.colors(None, (Box(-1e9, -1e9, 60, 30),))
+        assert ANSWER in self.colors((), (Box(-1e9, -1e9, 60, 30),))
 
     @given(st.text(max_size=80))
     def test_any_words_can_stand_below(self, text: str) -> None:
-        assert annotate(self.FRAME, None, (), [text]).height >= WIDTH // 2
+        assert annotate(self.FRAME, (), (), [text]).height >= WIDTH // 2

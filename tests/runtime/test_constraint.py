@@ -119,3 +119,21 @@ def test_a_form_holds_under_sampling_too() -> None:
             form = engine.constraints.regex("(yes|no|perhaps)")
             done = engine.generate(picture, "Is it?", sampling, Limits(), constraint=form).result()
             assert engine.tokenizer.decode(done.tokens) in ("yes", "no", "perhaps")
+
+
+def test_alternatives_are_kept_for_each_choice_and_for_nothing_that_was_forced() -> None:
+    text = "[0.25, 0.50, 0.75, 1.00]"
+    frame = Frame(np.zeros((8, 8, 3), np.uint8))
+    with fake_engine(FakeBackend(reply(text))) as engine:
+        form = engine.constraints.regex(BOX_FORM)
+        wish = SamplingParams(max_tokens=64, temperature=0.0, alternatives=3)
+        done = engine.generate(engine.picture(frame), "Where?", wish, Limits(), constraint=form).result()
+        plain = engine.generate(engine.picture(frame), "Where?", SamplingParams(max_tokens=64), Limits()).result()
+    assert plain.alternatives == ()
+    assert len(done.alternatives) == len(done.probabilities) < len(done.tokens)
+    for step, probability in zip(done.alternatives, done.probabilities, strict=True):
+        assert step.tokens[0] == done.tokens[step.position]
+        assert np.exp(step.log_probabilities[0]) == pytest.approx(probability)
+        assert 2 <= len(step.tokens) <= 3
+    digits = {3 + byte for byte in b"0123456789."}
+    assert all(set(step.tokens.tolist()) <= digits for step in done.alternatives[1:])

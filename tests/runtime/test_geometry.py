@@ -83,6 +83,12 @@ def test_iou_by_hand() -> None:
     assert Box(0, 0, 0, 0).iou(Box(0, 0, 0, 0)) == 0
 
 
+@given(boxes(), boxes())
+def test_the_shared_area_is_that_of_the_smaller_box_at_most(a: Box, b: Box) -> None:
+    assert a.shared_area(b) == b.shared_area(a) <= min(a.area, b.area)
+    assert a.shared_area(a) == a.area
+
+
 def test_clipping_cuts_at_the_edges_and_empties_what_lies_outside() -> None:
     assert Box(-5, 2, 5, 20).clipped(10, 10) == Box(0, 2, 5, 10)
     assert Box(20, 20, 30, 30).clipped(10, 10).area == 0

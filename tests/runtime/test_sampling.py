@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mobilevlm_ros.runtime.errors import VlmError
-from mobilevlm_ros.runtime.sampling import Sampler, SamplingParams, log_softmax
+from mobilevlm_ros.runtime.sampling import Sampler, SamplingParams, likeliest, log_softmax
 
 LOGITS = np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32))
 
@@ -55,10 +55,38 @@ def test_a_logit_that_is_no_number_is_an_error(bad: float) -> None:
         Sampler(SamplingParams()).choose(np.array([0.0, bad], np.float32))
 
 
-OUT_OF_RANGE = [{"max_tokens": 0}, {"temperature": -0.1}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_p": 1.1}]
+OUT_OF_RANGE = [
+    {"max_tokens": 0},
+    {"temperature": -0.1},
+    {"temperature": float("nan")},
+    {"top_p": 0.0},
+    {"top_p": 1.1},
+    {"alternatives": -1},
+]
 
 
 @pytest.mark.parametrize("wrong", OUT_OF_RANGE)
 def test_values_out_of_range_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(VlmError, match=next(iter(wrong))):
         SamplingParams(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_likeliest_come_best_first_with_the_models_own_probabilities() -> None:
+    kept = likeliest(log_softmax(LOGITS), None, 2, position=7)
+    assert (kept.position, kept.tokens.tolist()) == (7, [3, 2])
+    assert np.exp(kept.log_probabilities) == pytest.approx([0.4, 0.3])
+
+
+def test_what_is_not_allowed_is_no_alternative() -> None:
+    kept = likeliest(log_softmax(LOGITS), np.array([True, False, True, False]), 8, position=0)
+    assert kept.tokens.tolist() == [2, 0]
+    assert np.exp(kept.log_probabilities) == pytest.approx([0.3, 0.1])
+
+
+@given(hnp.arrays(np.float64, st.integers(1, 50), elements=st.floats(-50, 0)), st.integers(1, 60))
+def test_nothing_that_was_left_out_is_likelier_than_what_was_kept(log_probabilities: np.ndarray, count: int) -> None:
+    kept = likeliest(log_probabilities, None, count, position=0)
+    assert len(kept.tokens) == min(count, len(log_probabilities))
+    assert (np.diff(kept.log_probabilities) <= 0).all()
+    left = np.delete(log_probabilities, kept.tokens)
+    assert not len(left) or left.max() <= kept.log_probabilities[-1]

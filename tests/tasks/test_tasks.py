@@ -131,6 +131,18 @@ def test_an_absent_thing_is_no_grounding_and_not_a_guess() -> None:
     assert "a red mug" in found.error_msg
 
 
+def test_a_score_is_the_chance_that_the_thing_is_there_and_its_box_right() -> None:
+    backend = model(("Is there", "yes"), ("describes:", "[0.25, 0.25, 0.50, 0.75]"))
+    with fake_engine(backend) as engine:
+        found = ground(engine, FRAME, "the red mug", GREEDY)
+    assert found.presence == pytest.approx(1, abs=1e-3)
+    # Each digit is e^10 to 1 against any other that the form allows, which are 1, then 9 and 9 for each number. Where one errs,
+    # the box may still be right.
+    digits = (np.exp(10) / (np.exp(10) + 1)) ** 4 * (np.exp(10) / (np.exp(10) + 9)) ** 8
+    assert digits < found.regions[0].score / found.presence < 1
+    assert found.confidence == found.regions[0].score
+
+
 @pytest.mark.parametrize("words", ["[0.50, 0.50, 0.20, 0.90]", "[0.10, 0.01, 0.90, 0.11]"])
 def test_an_answer_without_a_box_in_the_picture_is_no_grounding_and_keeps_its_words(words: str) -> None:
     with fake_engine(model(("Is there", "yes"), ("describes:", words))) as engine:

@@ -93,8 +93,7 @@ class ColonInst:
         if item.metadata["task"] is not ColonTask.REC:
             return Grade(float(got == expected), expected, got)
         found, right = parse_corners(got), parse_corners(expected)
-        boxes = tuple(filter(None, (_drawable(found),)))
-        return Grade(voc_iou(found, right), expected, got, _drawable(right), boxes)
+        return Grade(voc_iou(found, right), expected, got, _drawable(right), _drawable(found))
 
     def score(self, answered: Sequence[Answered]) -> Scores:
         """Accuracy for CLS and REG, mean overlap for REC."""
@@ -149,8 +148,8 @@ def _task_of(question: str, answer: str) -> ColonTask:
     return ColonTask.REG if _WHOLE_BOX.search(question) else ColonTask.CLS
 
 
-def _drawable(corners: tuple[int, ...]) -> Box | None:
+def _drawable(corners: tuple[int, ...]) -> tuple[Box, ...]:
     if len(corners) != 4:
-        return None
+        return ()
     x1, y1, x2, y2 = corners
-    return Box(x1, y1, x2 + 1, y2 + 1)
+    return (Box(x1, y1, x2 + 1, y2 + 1),)

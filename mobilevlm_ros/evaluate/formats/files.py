@@ -73,6 +73,13 @@ class Record:
         a, b, c, d = map(float, found)
         return a, b, c, d
 
+    def fours(self, key: str) -> list[tuple[float, float, float, float]]:
+        """A list of any number of boxes of four numbers each."""
+        found = self.value.get(key)
+        if not isinstance(found, list):
+            raise DatasetError(f"{self.where}: {key!r} is no list of boxes")
+        return [Record({"box": box}, f"{self.where}: {key}[{index}]").four("box") for index, box in enumerate(found)]
+
     def records(self, key: str) -> list[Record]:
         """A list of objects."""
         return records(self.value.get(key), f"{self.where}: {key}")

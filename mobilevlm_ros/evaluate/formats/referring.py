@@ -2,13 +2,13 @@
 
 - Lines (`.jsonl`, as of Shikra and Qwen-VL): an object each with the expression (`expression`, `sent` or `caption`), the picture
   (`img_path`, `image` or `file_name`) and `bbox`, x1, y1, x2, y2 in pixels. `"absent": true` or a `bbox` of null marks a thing
-  that the picture does not show.
+  that the picture does not show. `bboxes`, any number of boxes, stands in place of `bbox` for an expression in the plural.
 - LLaVA conversations (a `.json` list or lines): turns that ask for a box in LLaVA's sentence, answered `[x1, y1, x2, y2]` in 0 to
   1 of the padded square.
 - MDETR's `finetune_refcoco_*.json`: COCO JSON whose pictures each carry a `caption`.
 - The originals: `refs(unc).p`, or the same list as JSON, with COCO's `instances.json` beside it. gRefCOCO's expressions without a
-  target (`no_target`) are absent things; those with several targets are left out. The pickle is read by an unpickler that makes
-  nothing but lists, dictionaries, texts and numbers and refuses whatever wants more.
+  target (`no_target`) are absent things, and those with several targets have all their boxes. The pickle is read by an
+  unpickler that makes nothing but lists, dictionaries, texts and numbers and refuses whatever wants more.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def _read_records(listed: list[Record], source: Source) -> Referring:
 
 
 def _plain_item(index: int, record: Record, source: Source) -> Item:
+    several = tuple(Box(*corners) for corners in record.fours("bboxes")) if "bboxes" in record.value else None
     absent = record.value.get("absent") is True or ("bbox" in record.value and record.value["bbox"] is None)
     return Item(
         id=str(index),
@@ -76,8 +77,9 @@ def _plain_item(index: int, record: Record, source: Source) -> Item:
         image=_find_image(source.images, record.text(*_IMAGE_KEYS)),
         question=record.text(*_EXPRESSION_KEYS).strip(),
         task=Task.GROUND,
-        box=None if absent else Box(*record.four("bbox")),
+        box=None if absent or several is not None else Box(*record.four("bbox")),
         absent=absent,
+        several=several,
     )
 
 
@@ -128,7 +130,6 @@ def _read_refs(refs: list[Record], source: Source) -> Referring:
     if split not in splits:
         raise DatasetError(f"{source.annotations}: no split {split!r}; there are {', '.join(sorted(splits))}")
     items: list[Item] = []
-    several = 0
     for ref in refs:
         if ref.text("split", default=split) != split:
             continue
@@ -136,23 +137,19 @@ def _read_refs(refs: list[Record], source: Source) -> Referring:
         image_id = ref.text("image_id")
         if image_id not in names or not set(targets) <= boxes.keys():
             raise DatasetError(f"{ref.where}: its picture or its annotation is not in {instances_file.name}")
-        sentences = ref.records("sentences")
-        if len(targets) > 1:
-            several += len(sentences)
-            continue
-        for number, sentence in enumerate(sentences):
+        for number, sentence in enumerate(ref.records("sentences")):
             item = Item(
                 id=f"{ref.text('ref_id')}:{sentence.text('sent_id', default=str(number))}",
                 question_id=ref.text("ref_id"),
                 image=_find_image(source.images, names[image_id]),
                 question=sentence.text("sent", "raw").strip(),
                 task=Task.GROUND,
-                box=boxes[targets[0]] if targets else None,
+                box=boxes[targets[0]] if len(targets) == 1 else None,
                 absent=not targets,
+                several=tuple(boxes[target] for target in targets) if len(targets) > 1 else None,
             )
             items.append(item)
-    notes = (f"split {split}",) + ((f"expressions left out because they have several targets: {several}",) if several else ())
-    return Referring(checked(items, source.annotations), notes)
+    return Referring(checked(items, source.annotations), (f"split {split}",))
 
 
 def _targets(ref: Record) -> list[str]:
