@@ -3,45 +3,48 @@
 from __future__ import annotations
 
 import argparse
-import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mobilevlm_ros.cli.options import Commands, add_command, add_model_options, open_engine
+from mobilevlm_ros.cli.each import Drawing, Session, over_pictures
+from mobilevlm_ros.cli.options import SOURCES, Commands, add_command, add_model_options, add_source_options
 from mobilevlm_ros.cli.printing import print_json
-from mobilevlm_ros.pictures import picture_files, read_picture
-from mobilevlm_ros.tasks import Classification, classify
+
+if TYPE_CHECKING:
+    from mobilevlm_ros.pictures.source import Sample
+    from mobilevlm_ros.tasks import Classification
 
 EXAMPLES = """  mobilevlm classify hall.jpg open closed --question "Is the door open or closed?"
-  mobilevlm classify pictures/ kitchen office corridor --json
+  mobilevlm classify pictures/ kitchen office corridor --json | jq -r '[.image, .label] | @tsv'
+  mobilevlm classify run.mcap empty crowded --every 5 --annotated labelled/
 """
 
 
 def add_classify_parser(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add the command to the `mobilevlm` parser."""
     parser = add_command(commands, "classify", "choose the best of several labels for a picture", EXAMPLES, run)
-    parser.add_argument("image", type=Path, help="picture file, or a folder of pictures")
+    parser.add_argument("image", help=SOURCES)
     parser.add_argument("labels", nargs="+", metavar="LABEL", help="two or more answers to choose from")
     parser.add_argument("--question", default="", help="what the labels answer (default: which of them fits the picture best)")
     add_model_options(parser)
+    add_source_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Choose and print each label with its probability, the best first."""
-    files = picture_files(args.image)
-    frame = read_picture(files[0])
-    start = time.perf_counter()
-    with open_engine(args) as engine:
-        load_ms = (time.perf_counter() - start) * 1e3
-        for number, path in enumerate(files):
-            frame = frame if number == 0 else read_picture(path)
-            result = classify(engine, frame, args.question, args.labels)
-            if args.json:
-                ranked = dict(_ranked(result, args.labels))
-                print_json(result, path, engine.manifest.name, load_ms, label=result.label, probabilities=ranked)
-            else:
-                listed = ", ".join(f"{label} {probability:.2f}" for label, probability in _ranked(result, args.labels))
-                print(f"{path.name}: {listed}" if len(files) > 1 else listed)
-    return 0
+    from mobilevlm_ros.tasks import classify
+
+    def work(session: Session, sample: Sample) -> Drawing:
+        result = classify(session.engine, sample.frame, args.question, args.labels)
+        ranked = _ranked(result, args.labels)
+        listed = ", ".join(f"{label} {probability:.2f}" for label, probability in ranked)
+        if args.json:
+            specific = {"question": args.question, "label": result.label, "probabilities": dict(ranked)}
+            print_json(result, sample, session.engine.manifest.name, session.load_ms, **specific)
+        else:
+            print(f"{session.prefix(sample)}{listed}", flush=True)
+        return Drawing(caption=listed)
+
+    return over_pictures(args, work)
 
 
 def _ranked(result: Classification, labels: list[str]) -> list[tuple[str, float]]:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilevlm_ros.models import shipped_package
-from mobilevlm_ros.runtime.engine import Engine, EngineConfig
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 
 if TYPE_CHECKING:
     from mobilevlm_ros.evaluate.dataset import Benchmark, Item
     from mobilevlm_ros.evaluate.predictions import PredictionFile
     from mobilevlm_ros.evaluate.result import Result
+    from mobilevlm_ros.runtime.engine import Engine
 
 ANNOTATIONS = {
     "coloninst": "ColonINST-<split>-<cls|reg|rec>.json",
@@ -66,6 +66,8 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print the scores; 1 if not one item could be answered."""
+    from mobilevlm_ros.runtime.engine import Engine, EngineConfig
+
     benchmark = _read(args)
     # One row more than decode at once may wait while the next picture is read.
     config = EngineConfig(threads=args.threads, rows=args.batch, queue_size=args.batch + 8)

@@ -1,20 +1,24 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share, and what they stand for. The libraries behind them are imported when a command runs."""
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilevlm_ros.models import shipped_package
-from mobilevlm_ros.runtime.sampling import SamplingParams
 
 if TYPE_CHECKING:
+    from mobilevlm_ros.pictures.sampling import Sampling
     from mobilevlm_ros.runtime.engine import Engine
+    from mobilevlm_ros.runtime.sampling import SamplingParams
 
 Commands = argparse._SubParsersAction  # what ArgumentParser.add_subparsers returns; it has no public name
 Run = Callable[[argparse.Namespace], int]
+
+SOURCES = "picture file, '-' (a picture on stdin), folder of pictures, video, or recorded bag (folder, .mcap, .db3)"
 
 
 def add_command(
@@ -36,7 +40,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Which model, and how it is run."""
     parser.add_argument("--model", type=Path, metavar="PACKAGE", help="model package folder (default: the nano model)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="processor threads (default: one per core)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a picture")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a result, each on a line")
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +51,37 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=512, metavar="N", help="longest answer (default: 512)")
 
 
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Which pictures of a video, a bag or a folder, and where they are drawn."""
+    group = parser.add_argument_group("videos, bags and folders")
+    dense = group.add_mutually_exclusive_group()
+    dense.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="time between two pictures (default: 1)")
+    dense.add_argument("--every-frame", type=int, metavar="N", help="take each N-th picture instead")
+    group.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="begin there (default: 0)")
+    group.add_argument("--end", type=float, default=math.inf, metavar="SECONDS", help="end before that time")
+    group.add_argument("--limit", type=int, metavar="N", help="at most so many pictures")
+    group.add_argument("--topic", help="image topic of a bag that has several")
+    parser.add_argument(
+        "--annotated",
+        type=Path,
+        metavar="PATH",
+        help="draw the results: into a picture file; for several pictures into a folder; for a video or bag also into an .mp4",
+    )
+
+
 def sampling_of(args: argparse.Namespace) -> SamplingParams:
-    """The sampling that the options name; raises VlmError(BAD_REQUEST) for one out of its range."""
+    """How words are chosen, as the options say; raises VlmError(BAD_REQUEST) for one out of its range."""
+    from mobilevlm_ros.runtime.sampling import SamplingParams
+
     return SamplingParams(args.max_tokens, args.temperature, args.top_p, args.seed)
+
+
+def pictures_of(args: argparse.Namespace) -> Sampling:
+    """Which pictures are looked at, as the options say; raises VlmError(BAD_REQUEST) for one out of its range."""
+    from mobilevlm_ros.pictures.sampling import EveryFrame, EverySeconds, Sampling
+
+    every = EverySeconds(args.every) if args.every_frame is None else EveryFrame(args.every_frame)
+    return Sampling(every, args.start, args.end, args.limit)
 
 
 def open_engine(args: argparse.Namespace, rows: int = 1) -> Engine:

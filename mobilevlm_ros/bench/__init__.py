@@ -1,0 +1,1 @@
+"""How fast a model package answers on this machine, stage by stage. What `mobilevlm bench` runs."""

@@ -1,0 +1,57 @@
+"""`mobilevlm bench`: how fast a model package answers on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mobilevlm_ros.cli.options import Commands, add_command
+from mobilevlm_ros.models import shipped_package
+
+EXAMPLES = """  mobilevlm bench
+  mobilevlm bench --model mobilevlm-v2-1.7b-int4 --runs 3 --threads 4
+  mobilevlm bench --json | jq .stages.decode_tokens_per_s.median
+  mobilevlm bench --report >> figures.md
+"""
+
+
+def add_bench_parser(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Add the command to the `mobilevlm` parser."""
+    parser = add_command(commands, "bench", "measure how fast a model package answers on this machine", EXAMPLES, run)
+    parser.add_argument("--model", type=Path, metavar="PACKAGE", help="model package folder (default: the nano model)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="processor threads (default: one per core)")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="measured times; the median is told (default: 5)")
+    parser.add_argument("--warm-up", type=int, default=1, metavar="N", help="unmeasured times before (default: 1)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object")
+    form.add_argument("--report", action="store_true", help="print Markdown that names the machine, to paste elsewhere")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    from tqdm import tqdm
+
+    from mobilevlm_ros.bench.report import facts, markdown, table, values
+    from mobilevlm_ros.bench.stages import BenchOptions, measure, steps
+    from mobilevlm_ros.machine import read_machine
+
+    options = BenchOptions(args.threads, args.runs, args.warm_up)
+    with tqdm(total=steps(options), unit="step", file=sys.stderr, disable=None, leave=False) as bar:
+
+        def on_step(name: str) -> None:
+            bar.set_description(name)
+            bar.update()
+
+        measured = measure(args.model or shipped_package(), options, on_step)
+    machine = read_machine()
+    if args.json:
+        print(json.dumps(values(measured, machine, options), ensure_ascii=False))
+    elif args.report:
+        print(markdown(measured, machine, options))
+    else:
+        for name, value in facts(measured, machine, options).items():
+            print(f"{name:<13}  {value}")
+        print("", *table(measured), sep="\n")
+    return 0
