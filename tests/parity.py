@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
 from PIL import Image
+
+from mobilevlm_ros.runtime.manifest import Precision
 
 PARITY = Path(__file__).parent / "data" / "parity"
 IMAGE_TOKEN = -200
@@ -19,12 +22,41 @@ _PROMPT = (
 
 
 @dataclass(frozen=True)
+class Allowed:
+    """How far a package may be from the recordings: largest differences as shares of the largest recorded value.
+
+    `same_tokens` says that the greedy answer must be the recorded one, token by token.
+    """
+
+    features: float
+    logits: float
+    same_tokens: bool
+
+
+PRECISIONS = {
+    Precision.FP32: Allowed(1e-5, 1e-5, same_tokens=True),
+    # The recorded checkpoints are stored in float16, so that fp16 packages lose nothing.
+    Precision.FP16: Allowed(1e-5, 1e-5, same_tokens=True),
+    # Random weights are the worst case: of 64 inputs none stands out, and no choice is a clear one.
+    Precision.INT8: Allowed(0.03, 0.08, same_tokens=False),
+    Precision.INT4: Allowed(0.03, 0.40, same_tokens=False),
+}
+"""What each precision is held to; a new precision is a line here."""
+
+
+@dataclass(frozen=True)
 class Case:
     """A recorded model: its checkpoint, the adapter merged into it, and what came out."""
 
     name: str
     checkpoint: Path
     adapter: Path | None
+
+    @property
+    def prompt(self) -> dict[str, str]:
+        """`question`, `prompt` and, for the model without adapter, the answer as `text`."""
+        values = json.loads((self.checkpoint / "golden.json").read_text(encoding="utf-8"))
+        return {key: values[key] for key in ("question", "prompt", "text") if key != "text" or self.adapter is None}
 
     @property
     def golden(self) -> dict[str, np.ndarray]:
