@@ -24,7 +24,9 @@ def shipped(folder: str) -> list[tuple[str, list[str]]]:
     return [(f"{SHARE}/{path.relative_to(ROOT).parent.as_posix()}", [path.relative_to(ROOT).as_posix()]) for path in files]
 
 
-CONVERT = ["onnx", "safetensors", "torch", "tqdm", "transformers"]
+HUB = ["huggingface-hub", "tqdm"]
+CONVERT = [*HUB, "neural-compressor-pt", "onnx", "safetensors", "torch", "transformers"]
+FINETUNE = [*CONVERT, "accelerate", "peft"]
 EVALUATE = ["tqdm"]
 TEST = ["pytest", "pytest-timeout", "hypothesis", "rosbags", "rosbags-image"]
 
@@ -36,13 +38,19 @@ setup(
     maintainer=said("maintainer"),
     maintainer_email=MANIFEST.findall("maintainer")[0].attrib["email"],
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed"], f"{NAME}.demo": ["*.mcap", "*.json"]},
+    package_data={
+        NAME: ["py.typed"],
+        f"{NAME}.demo": ["*.mcap", "*.json"],
+        f"{NAME}.doctor": ["*.jpg"],
+        f"{NAME}.hub": ["*.json"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
         *shipped("launch"),
         *shipped("config"),
         *shipped("models/nano/package"),
+        *shipped("models/nano/calibration"),
     ],
     python_requires=">=3.10",
     # Nothing here names an ONNX Runtime: its CPU and GPU builds exclude each other, so a user asks for the one that he wants.
@@ -52,6 +60,9 @@ setup(
         "gpu": ["onnxruntime-gpu"],
         "tensorrt": ["tensorrt>=10.3", "cuda-bindings"],
         "convert": CONVERT,
+        "finetune": FINETUNE,
+        "hub": HUB,
+        "media": ["opencv-python-headless", "rosbags"],
         "demo": ["rosbags"],
         "eval": EVALUATE,
         "test": TEST,

@@ -18,7 +18,10 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
 _RESULTS = _ROOT / "test_results"
-_LAYERS = ("packaging", "checkpoint", "export", "runtime", "tasks", "ros", "cli", "evaluate", "demo", "training", "system")
+_LAYERS = (
+    *("packaging", "checkpoint", "hub", "export", "finetune", "runtime", "pictures", "tasks", "faithful", "ros"),
+    *("doctor", "bench", "cli", "evaluate", "demo", "training", "system"),
+)
 _NO_TESTS = 5  # pytest's exit status
 _CHECKS = (
     ("ruff", ("ruff", "check", ".")),

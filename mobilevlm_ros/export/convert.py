@@ -34,7 +34,16 @@ from mobilevlm_ros.export.verify import Agreement, verify
 from mobilevlm_ros.export.vision_graph import build_vision
 from mobilevlm_ros.export.writer import PackageWriter, Progress
 from mobilevlm_ros.runtime.errors import PackageError
-from mobilevlm_ros.runtime.manifest import DecoderSpec, Manifest, Phrasings, Precision, ScoreCalibration, Source, SpecialTokens, VisionSpec
+from mobilevlm_ros.runtime.manifest import (
+    DecoderSpec,
+    Manifest,
+    Phrasings,
+    Precision,
+    ScoreCalibration,
+    Source,
+    SpecialTokens,
+    VisionSpec,
+)
 from mobilevlm_ros.runtime.package import (
     DECODER_CPU_NAME,
     EMBEDDINGS_NAME,

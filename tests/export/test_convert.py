@@ -161,9 +161,9 @@ def test_progress_adds_up_to_the_total_of_each_step(tmp_path: Path, precision: P
 
 def test_the_shipped_nano_package_is_what_the_documented_command_writes(tmp_path: Path) -> None:
     nano = shipped_folder("nano")
-    words = "--precision fp16 --name mobilevlm-nano --licence Apache-2.0 --revision v1 --score-calibration 1.18 0.2".split()
-    phrasings = ["--phrasings", str(nano / "phrasings.json")]
-    assert main(["convert", str(nano / "checkpoint"), str(tmp_path / "p"), *words, *phrasings]) == 0
+    known = ["--name", "mobilevlm-nano", "--licence", "Apache-2.0", "--revision", "v1"]
+    known += ["--phrasings", str(nano / "phrasings.json"), "--score-calibration", "1.18", "0.2"]
+    assert main(["convert", str(nano / "checkpoint"), str(tmp_path / "p"), "--precision", "fp16", *known]) == 0
     assert contents(tmp_path / "p") == contents(nano / "package")
 
 

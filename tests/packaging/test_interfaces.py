@@ -16,6 +16,7 @@ action = pytest.importorskip("mobilevlm_msgs.action", reason="the interfaces are
 
 SOURCES = Path(__file__).resolve().parents[2] / "msg"
 SERVICES = ("Ask", "Classify", "DescribeRegion", "Ground")
+MODEL_SERVICES = ("ListModels", "SelectModel")
 
 
 def test_the_error_codes_of_messages_and_runtime_are_the_same() -> None:
@@ -25,7 +26,8 @@ def test_the_error_codes_of_messages_and_runtime_are_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "result", [msg.Answer, msg.Regions, *(getattr(srv, name).Response for name in SERVICES), action.Chat.Result]
+    "result",
+    [msg.Answer, msg.Regions, *(getattr(srv, name).Response for name in (*SERVICES, *MODEL_SERVICES)), action.Chat.Result],
 )
 def test_every_result_carries_an_error_code_and_its_sentence(result: type) -> None:
     fields = result.get_fields_and_field_types()  # type: ignore[attr-defined]
@@ -51,11 +53,22 @@ def test_default_options_leave_every_choice_to_the_node() -> None:
     assert options.temperature == -1.0
 
 
+def test_how_many_regions_come_back_is_left_to_the_expression() -> None:
+    assert srv.Ground.Request().max_regions == 0
+
+
 def test_results_say_what_they_are_about_and_what_they_cost() -> None:
     assert set(msg.ResultInfo.get_fields_and_field_types()) == {
         "header", "camera", "model", "confidence", "prompt_tokens", "answer_tokens", "timing",
     }  # fmt: skip
     assert set(msg.Timing.get_fields_and_field_types()) == {"queue_ms", "encode_ms", "prefill_ms", "decode_ms"}
+
+
+def test_the_model_services_tell_what_answers_and_what_could() -> None:
+    for name in MODEL_SERVICES:
+        fields = getattr(srv, name).Response.get_fields_and_field_types()
+        assert (fields["active"], fields["available"]) == ("string", "sequence<string>")
+    assert srv.SelectModel.Request.get_fields_and_field_types() == {"name": "string"}
 
 
 def test_a_region_has_its_box_in_pixels_and_in_shares_and_may_have_a_position() -> None:

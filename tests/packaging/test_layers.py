@@ -15,8 +15,19 @@ PACKAGE = Path(__file__).resolve().parents[2] / "mobilevlm_ros"
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "runtime": (set(), {"llguidance", "numpy", "onnxruntime", "sentencepiece", "PIL"}),
     "tasks": ({"runtime"}, {"numpy"}),
+    "pictures": ({"runtime"}, {"numpy", "PIL", "cv2", "rosbags"}),
+    "bench": ({"runtime", "machine", "__version__"}, {"numpy", "onnxruntime"}),
+    "doctor": ({"runtime", "tasks", "pictures", "hub", "machine", "models"}, set()),
     "checkpoint": ({"runtime"}, {"numpy", "torch", "transformers", "safetensors", "sentencepiece", "huggingface_hub", "peft"}),
-    "export": ({"runtime", "checkpoint"}, {"numpy", "torch", "onnx", "onnxruntime", "sentencepiece", "tqdm", "ml_dtypes", "PIL"}),
+    "hub": ({"runtime", "checkpoint"}, {"huggingface_hub", "tqdm"}),
+    "export": (
+        {"runtime", "checkpoint", "hub", "pictures", "models"},
+        {"numpy", "torch", "onnx", "onnxruntime", "neural_compressor", "sentencepiece", "tqdm", "ml_dtypes", "PIL"},
+    ),
+    "finetune": (
+        {"runtime", "checkpoint", "hub", "pictures"},
+        {"numpy", "torch", "transformers", "peft", "psutil", "safetensors", "tqdm", "PIL"},
+    ),
 }
 ROS = {"rclpy", "sensor_msgs", "std_msgs", "geometry_msgs", "mobilevlm_msgs", "cv_bridge", "launch", "launch_ros"}
 
