@@ -48,7 +48,6 @@ def add_convert_parser(commands: Any) -> None:
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "int8", "int4"),
-        default="fp32",
         help="how weights are stored (default: fp32); int8 and int4 say what that changed",
     )
     parser.add_argument(
@@ -114,6 +113,9 @@ def run(args: argparse.Namespace) -> int:
     if args.onto is not None and args.lora is None:
         print("mobilevlm: --onto needs --lora: it is an adapter that is written onto a base package", file=sys.stderr)
         return 1
+    if args.onto is not None and (args.precision or args.keep or args.calibration):
+        print("mobilevlm: with --onto the base package decides how weights are stored; leave out its options", file=sys.stderr)
+        return 1
     try:
         _convert(args) if args.onto is None else _convert_adapter(args)
     except (CheckpointError, ExportError) as error:
@@ -134,7 +136,7 @@ def _convert(args: argparse.Namespace) -> None:
     checkpoint = resolve_checkpoint(args.source, args.revision, args.offline)
     adapter = None if args.lora is None else resolve_checkpoint(args.lora, offline=args.offline)
     options = ConvertOptions(
-        precision=Precision(args.precision),
+        precision=Precision(args.precision or Precision.FP32),
         name=args.name or checkpoint.short_name,
         phrasings=Phrasings() if args.phrasings is None else read_phrasings(args.phrasings),
         score_calibration=ScoreCalibration(*args.score_calibration),

@@ -242,6 +242,8 @@ def test_what_does_not_fit_together_is_one_line(tmp_path: Path, capsys: pytest.C
     adapter = convert_adapter(source, lora, base, tmp_path / "adapter", UNCHECKED).package
     empty = write_lora(tmp_path / "empty", source, lambda name: False)
     assert "--onto needs --lora" in refusal(capsys, source, target, "--onto", base)
+    stored = ("--lora", lora, "--onto", base, "--precision", "int4")
+    assert "decides how weights are stored" in refusal(capsys, source, target, *stored)
     assert "was not made from" in refusal(capsys, source, target, "--lora", lora, "--onto", merged)
     assert "is an adapter package itself" in refusal(capsys, source, target, "--lora", lora, "--onto", adapter)
     assert "no such model package" in refusal(capsys, source, target, "--lora", lora, "--onto", tmp_path / "nowhere")
