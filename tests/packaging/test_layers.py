@@ -25,8 +25,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "torch", "onnx", "onnxruntime", "neural_compressor", "sentencepiece", "tqdm", "ml_dtypes", "PIL"},
     ),
     "finetune": (
-        {"runtime", "checkpoint", "hub", "pictures"},
-        {"numpy", "torch", "transformers", "peft", "psutil", "safetensors", "tqdm", "PIL"},
+        {"runtime", "checkpoint", "hub", "machine", "pictures"},
+        {"numpy", "torch", "transformers", "peft", "safetensors", "tqdm", "PIL"},
     ),
 }
 ROS = {"rclpy", "sensor_msgs", "std_msgs", "geometry_msgs", "mobilevlm_msgs", "cv_bridge", "launch", "launch_ros"}
