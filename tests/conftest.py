@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,9 @@ import mobilevlm_ros.runtime  # noqa: F401 - keeps ONNX Runtime, however a test 
 
 # As `mobilevlm_ros.checkpoint` says; tests may import torch before it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# A shell lets what it starts in the background ignore SIGINT, and so would every program that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A deadline for each example would measure the machine, not the code.
 settings.register_profile("mobilevlm", deadline=None)
