@@ -85,20 +85,25 @@ def measure(package: ModelPackage, calibration: Calibration, rounding: Rounding,
     Raises ExportError in one line if the graphs do not compute what the rounded weights say.
     """
     backend = OrtBackend(package, threads=0)
+    examples = list(zip(calibration.measure, quantized.features, quantized.expected, quantized.reference))
+    seen, compared, squares = [], [], np.zeros(2)
     try:
-        seen = [backend.encode(example.pixels[None])[0] for example in calibration.measure]
-        found = [_logits(backend, example, features) for example, features in zip(calibration.measure, seen)]
-        given = [_logits(backend, example, features) for example, features in zip(calibration.measure, quantized.features)]
+        # One example at a time: logits over a large vocabulary fill memory.
+        for example, features, expected, reference in examples:
+            seen.append(backend.encode(example.pixels[None])[0])
+            compared.append(compare(_logits(backend, example, seen[-1]), reference))
+            change = _logits(backend, example, features) - expected
+            squares += [np.square(change, dtype=np.float64).sum(), np.square(expected, dtype=np.float64).sum()]
     finally:
         backend.close()
-    implementation = relative_error(np.concatenate(given), np.concatenate(quantized.expected))
+    implementation = float(np.sqrt(squares[0] / squares[1]))
     # Written so that a NaN fails.
     if not implementation <= IMPLEMENTATION_LIMIT:
         raise ExportError(
             f"logits of the converted model differ from its rounded weights in PyTorch by {implementation:.2e},"
             f" allowed are {IMPLEMENTATION_LIMIT:.0e}"
         )
-    divergences, agreements = compare(np.concatenate(found), np.concatenate(quantized.reference))
+    divergences, agreements = (np.concatenate(parts) for parts in zip(*compared))
     return FidelityReport(
         calibration=calibration.source,
         learned=len(calibration.learn),
