@@ -17,6 +17,7 @@ OLDEST_PYTHON = (3, 10)
 _REINSTALL = "tools/setup demo, or pip install mobilevlm_ros[cpu]"
 _MEDIA = "only for videos and bags: pip install mobilevlm_ros[media]"
 _CONVERT = "only to convert checkpoints: tools/setup demo convert, or pip install mobilevlm_ros[convert]"
+_INT4 = "only to convert to int4 with error compensation: pip install mobilevlm_ros[convert]"
 _FETCH = "only to download checkpoints: pip install mobilevlm_ros[hub]"
 _FINETUNE = "only to fine-tune: pip install mobilevlm_ros[finetune]"
 _VERSION = "__import__('importlib.metadata').metadata.version('{}')"
@@ -85,4 +86,5 @@ def convert_libraries() -> tuple[Check, ...]:
         installed("torch", ["torch"], Status.MISSING, _CONVERT),
         installed("transformers", ["transformers"], Status.MISSING, _CONVERT),
         installed("onnx", ["onnx"], Status.MISSING, _CONVERT),
+        installed("neural_compressor", ["neural-compressor-pt"], Status.MISSING, _INT4),
     )
