@@ -29,6 +29,7 @@ _PICTURE = PARITY / "image.png"
 _QUESTION = "What is on the table?"
 _TOKENS = 16
 _SLACK = 500_000_000
+_MEASURED_ON_EXAMPLES = (Precision.INT8.value, Precision.INT4.value)
 
 
 def main() -> int:
@@ -50,6 +51,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.conversion", description=__doc__.splitlines()[0])
     parser.add_argument("name", metavar="NAME", help="a released checkpoint, as 'mobilevlm models' calls it")
     parser.add_argument("--precision", choices=[precision.value for precision in Precision], default=Precision.FP16.value)
+    parser.add_argument("--examples", type=int, default=64, metavar="N", help="int8, int4: calibration examples (default: 64)")
     parser.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch")
     parser.add_argument("--run", action="store_true", help="also ask the package one question")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()), help="where the files go meanwhile")
@@ -63,6 +65,9 @@ def _measure(entry: Entry, args: argparse.Namespace, work: Path) -> int:
     write_random_checkpoint(checkpoint, entry.config)
     command = ["convert", str(checkpoint), str(package), "--precision", args.precision]
     how = f"{args.precision}, {'not verified' if args.no_verify else 'verified'}"
+    if args.precision in _MEASURED_ON_EXAMPLES:
+        command += ["--examples", str(args.examples)]
+        how = f"{args.precision}, {args.examples} examples"
     if not _step(entry, "conversion", how, [*command, *(["--no-verify"] if args.no_verify else [])], args):
         return 1
     if args.run:
