@@ -207,7 +207,7 @@ class Cameras:
             return self._slots[name]
         except KeyError:
             known = ", ".join(self._slots)
-            raise VlmError(ErrorCode.BAD_REQUEST, f"there is no camera '{name}'; there are: {known}") from None
+            raise VlmError(ErrorCode.BAD_REQUEST, f"there is no camera '{name[:80]}'; there are: {known}") from None
 
 
 def stamp_ns(serialized: bytes) -> int:

@@ -162,7 +162,7 @@ class Desk:
             priority=_choice(Priority, message.priority, "priority"),
             sampling=SamplingParams(
                 max_tokens=message.max_tokens or options.max_tokens,
-                temperature=message.temperature if message.temperature >= 0 else options.temperature,
+                temperature=options.temperature if message.temperature < 0 else message.temperature,
                 top_p=options.top_p,
                 seed=options.seed if options.seed >= 0 else None,
             ),

@@ -74,6 +74,7 @@ class CameraInput:
             self._callback(kind),
             qos.camera(),
             callback_group=self._group,
+            event_callbacks=_no_events(),
             qos_overriding_options=qos.overridable(),
             raw=True,
         )
@@ -84,6 +85,19 @@ class CameraInput:
 
     def _leave(self, topic: str) -> None:
         self._node.destroy_subscription(self._subscriptions.pop(topic))
+
+
+def _no_events() -> Any:
+    """Keeps rclpy from waiting for events of a subscription.
+
+    Fast DDS tells of an event and of a message through one condition, so that from a picture's arrival until it is taken the
+    executor would go round without a pause, and hold up the thread that is to take it.
+    """
+    try:
+        from rclpy.event_handler import SubscriptionEventCallbacks
+    except ImportError:  # Humble
+        from rclpy.qos_event import SubscriptionEventCallbacks
+    return SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
 def base_topic(camera: str, count: int) -> str:

@@ -9,7 +9,7 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 
 from mobilevlm_ros.ros import qos
-from mobilevlm_ros.ros.selection import Selection
+from mobilevlm_ros.ros.selection import SHOWN, Selection
 from mobilevlm_ros.runtime.engine import as_vlm_error
 from mobilevlm_ros.runtime.errors import ErrorCode
 
@@ -31,7 +31,7 @@ class ModelServices:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the package, the model before goes on answering
             reason = as_vlm_error(error)
             response.error_code, response.error_msg = int(reason.code), reason.message
-            self._log.warning(f"the model stays: '{request.name}' cannot be selected: {reason.message}")
+            self._log.warning(f"the model stays: '{request.name[:SHOWN]}' cannot be selected: {reason.message}")
         choice = self._selection.choice()
         response.active, response.available = choice.active, list(choice.available)
         if not response.error_code:

@@ -20,7 +20,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import Executor, MultiThreadedExecutor
+from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.signals import SignalHandlerOptions
@@ -30,6 +30,7 @@ from mobilevlm_ros.ros.camera import Cameras, CameraSlot, Times
 from mobilevlm_ros.ros.chat import ChatServer
 from mobilevlm_ros.ros.desk import Desk
 from mobilevlm_ros.ros.diagnostics import CameraView, Diagnostics, Ledger, NodeView
+from mobilevlm_ros.ros.executor import SteadyExecutor
 from mobilevlm_ros.ros.inputs import CameraInput, base_topic
 from mobilevlm_ros.ros.memory import keep_picture_buffers
 from mobilevlm_ros.ros.messages import Outcome
@@ -271,7 +272,7 @@ def spin(node: MobileVlmNode, executor: Executor, stop: threading.Event) -> None
 
 def run(node: MobileVlmNode, stop: threading.Event) -> None:
     """Serves until `stop` is set, then ends the requests, the callbacks and the node, in this order."""
-    executor = MultiThreadedExecutor(num_threads=node.threads)
+    executor = SteadyExecutor(num_threads=node.threads)
     executor.add_node(node)
     stop_spinning = threading.Event()
     spinner = threading.Thread(target=spin, args=(node, executor, stop_spinning), name="mobilevlm-spin")

@@ -17,6 +17,9 @@ from mobilevlm_ros.ros.model import Model
 from mobilevlm_ros.ros.parameters import NodeOptions
 from mobilevlm_ros.runtime.errors import ErrorCode, PackageError, VlmError
 
+SHOWN = 80
+"""Characters of a name that a client sent which are repeated in messages and in the log."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -138,5 +141,5 @@ def _chosen(options: Mapping[str, NodeOptions], name: str) -> str:
     if not options:
         raise VlmError(ErrorCode.NOT_ACTIVE, "no model is loaded: the node is not configured")
     if name and name not in options:
-        raise VlmError(ErrorCode.BAD_REQUEST, f"there is no model '{name}'; there are: {', '.join(options)}")
+        raise VlmError(ErrorCode.BAD_REQUEST, f"there is no model '{name[:SHOWN]}'; there are: {', '.join(options)}")
     return name or next(iter(options))

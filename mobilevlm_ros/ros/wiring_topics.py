@@ -1,0 +1,187 @@
+"""The checks of the image topics that a running node listens to: publishers, types, quality of service, and the pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
+from typing import Any
+
+from rclpy.qos import QoSCompatibility, QoSPresetProfiles, QoSReliabilityPolicy, qos_check_compatible
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+
+from mobilevlm_ros.doctor.check import Check, Group, Status
+from mobilevlm_ros.ros.wiring import Observer
+from mobilevlm_ros.ros.wiring_pictures import Pictures, losses_check, picture_check, stamp_check
+
+KINDS: dict[str, type[Image] | type[CompressedImage]] = {
+    "sensor_msgs/msg/Image": Image,
+    "sensor_msgs/msg/CompressedImage": CompressedImage,
+}
+_SUFFIX = "/compressed"
+_WATCH_SECONDS = 1.0
+"""How long a topic is watched after its first picture, for its rate and its losses."""
+
+
+def topic_groups(observer: Observer, full_name: str, parameters: Mapping[str, Any], seconds: float) -> Iterator[Group]:
+    """The checks of each image topic that the node listens to, a group for each."""
+    topics = observer.wait(lambda: listened(observer, full_name), seconds)
+    if not topics:
+        check = Check("topics", Status.FAIL, f"{full_name} listens to no image topic", "see the node's log")
+        yield Group("cameras", (check,))
+        return
+    # The graph comes to be known piece by piece, and a camera's node may be seen later than the one that listens to it.
+    observer.wait(lambda: all(_count_both(observer, topic) for topic in listened(observer, full_name)), seconds)
+    topics = listened(observer, full_name)
+    if parameters.get("use_sim_time"):
+        yield Group("clock", (clock_check(observer, seconds),))
+    for topic, kind in topics.items():
+        twin = _twin(topic)
+        # With image_transport auto, both topics of a camera are listened to while only the compressed one is published.
+        if not observer.node.count_publishers(topic) and twin in topics and observer.node.count_publishers(twin):
+            continue
+        yield Group(topic, tuple(_topic_checks(observer, full_name, topic, kind, parameters, seconds)))
+
+
+def listened(observer: Observer, full_name: str) -> dict[str, str]:
+    """The image topics that the node subscribes to, and their types."""
+    space, _, name = full_name.rpartition("/")
+    try:
+        found = observer.node.get_subscriber_names_and_types_by_node(name, space or "/")
+    except Exception:  # noqa: BLE001 - rclpy has an exception of its own for a node that has just gone
+        return {}
+    return {topic: kind for topic, kinds in found for kind in kinds if kind in KINDS}
+
+
+def clock_check(observer: Observer, seconds: float) -> Check:
+    """Whether there is a clock for a node that uses simulated time."""
+    if observer.wait(lambda: observer.node.count_publishers("/clock"), seconds):
+        return Check("clock", Status.PASS, "use_sim_time is set and /clock is published")
+    remedy = "publish it (ros2 bag play --clock, or the simulator's bridge), or set use_sim_time to false"
+    return Check("clock", Status.FAIL, "use_sim_time is set, but nobody publishes /clock", remedy)
+
+
+def _twin(topic: str) -> str:
+    """The compressed topic of a raw one, the raw topic of a compressed one."""
+    return topic.removesuffix(_SUFFIX) if topic.endswith(_SUFFIX) else topic + _SUFFIX
+
+
+def _count_both(observer: Observer, topic: str) -> int:
+    return int(observer.node.count_publishers(topic)) + int(observer.node.count_publishers(_twin(topic)))
+
+
+def _topic_checks(
+    observer: Observer, full_name: str, topic: str, kind: str, parameters: Mapping[str, Any], seconds: float
+) -> Iterator[Check]:
+    publishers = observer.node.get_publishers_info_by_topic(topic)
+    if not publishers:
+        yield _no_publisher(observer, full_name, topic, parameters)
+        return
+    names = ", ".join(sorted({_name(info) for info in publishers}))
+    yield Check("publisher", Status.PASS, names)
+    wrong = [info for info in publishers if info.topic_type != kind]
+    yield _type_check(wrong, topic, kind)
+    if len(wrong) == len(publishers):
+        return
+    right = [info for info in publishers if info.topic_type == kind]
+    yield _qos_check(observer, full_name, topic, right)
+    pictures = watch(observer, topic, KINDS[kind], bool(parameters.get("use_sim_time")), seconds)
+    if not pictures.count:
+        detail = f"{names} sends nothing within {seconds:g} s"
+        yield Check("pictures", Status.FAIL, detail, "is the camera plugged in, started and triggered? See its driver's log")
+        return
+    yield Check("pictures", Status.PASS, pictures.described())
+    yield picture_check(pictures)
+    yield stamp_check(pictures, float(parameters.get("max_image_age") or 1.0))
+    if len(right) == 1:
+        yield losses_check(pictures)
+
+
+def _no_publisher(observer: Observer, full_name: str, topic: str, parameters: Mapping[str, Any]) -> Check:
+    """Nobody publishes what the node listens to: what there is instead, and how to listen to that."""
+    twin = _twin(topic)
+    transport = parameters.get("image_transport")
+    if observer.node.count_publishers(twin) and transport != "auto":
+        detail = f"nobody publishes {topic}, only {twin}, and image_transport is {transport}"
+        return Check("publisher", Status.FAIL, detail, "start the node with image_transport:=auto")
+    there = _published_images(observer, full_name)
+    detail = f"nobody publishes {topic}; image topics that are published: {', '.join(there) or 'none'}"
+    if not there:
+        return Check("publisher", Status.FAIL, detail, "start the camera driver, with this ROS_DOMAIN_ID")
+    free = [other for other in there if other not in listened(observer, full_name)] or there
+    nearest = max(free, key=lambda other: SequenceMatcher(None, other, topic).ratio()).removesuffix(_SUFFIX)
+    name = _unmapped(topic.removesuffix(_SUFFIX), full_name, parameters)
+    return Check("publisher", Status.FAIL, detail, f"start the node with --ros-args -r {name}:={nearest}")
+
+
+def _published_images(observer: Observer, full_name: str) -> list[str]:
+    """The image topics that somebody else than the node publishes."""
+    node = observer.node
+    topics = [topic for topic, kinds in node.get_topic_names_and_types() if KINDS.keys() & set(kinds)]
+    return sorted(topic for topic in topics if any(_name(info) != full_name for info in node.get_publishers_info_by_topic(topic)))
+
+
+def _unmapped(topic: str, full_name: str, parameters: Mapping[str, Any]) -> str:
+    """The name by which the node knows a topic, for a remapping."""
+    if len(parameters.get("cameras") or ()) == 1:
+        return "image"
+    return topic.removeprefix(full_name.rpartition("/")[0]).lstrip("/")
+
+
+def _type_check(wrong: list[Any], topic: str, kind: str) -> Check:
+    if not wrong:
+        return Check("type", Status.PASS, kind)
+    there = ", ".join(sorted({f"{_name(info)} publishes {info.topic_type}" for info in wrong}))
+    detail = f"the node listens to {topic} for {kind}, but {there}"
+    return Check("type", Status.FAIL, detail, "remap the camera's topic or the node's, so that the types are the same")
+
+
+def _qos_check(observer: Observer, full_name: str, topic: str, publishers: list[Any]) -> Check:
+    """Whether the publishers offer what the node's subscription demands."""
+    subscriptions = [info for info in observer.node.get_subscriptions_info_by_topic(topic) if _name(info) == full_name]
+    doubtful = []
+    for publisher in publishers:
+        for subscription in subscriptions:
+            compatibility, reason = qos_check_compatible(publisher.qos_profile, subscription.qos_profile)
+            if compatibility == QoSCompatibility.ERROR:
+                demand = subscription.qos_profile.reliability is QoSReliabilityPolicy.RELIABLE
+                change = f"set qos_overrides.{topic}.subscription.reliability to best_effort"
+                remedy = change if demand else "change the publisher's"
+                return Check("QoS", Status.FAIL, f"{_name(publisher)} and the node do not fit: {reason.strip()}", remedy)
+            if compatibility == QoSCompatibility.WARNING:
+                doubtful.append(f"{_name(publisher)}: {reason.strip()}")
+    if doubtful:
+        return Check("QoS", Status.WARN, "; ".join(doubtful), "look at both with ros2 topic info --verbose")
+    reliability = ", ".join(sorted({info.qos_profile.reliability.name.lower() for info in publishers}))
+    return Check("QoS", Status.PASS, f"published {reliability}, which fits what the node asks for")
+
+
+def watch(observer: Observer, topic: str, kind: type[Any], simulated: bool, seconds: float) -> Pictures:
+    """Listens to a topic, at most `seconds` long for its first picture and then for a short while."""
+    node = observer.node
+    pictures = Pictures()
+    clock: list[int] = []
+
+    def heard(message: Any, info: Mapping[str, Any]) -> None:
+        now = clock[-1] if clock else None if simulated else time.time_ns()
+        pictures.add(message, now, info.get("publication_sequence_number"))
+
+    def told(message: Clock) -> None:
+        clock[:] = [message.clock.sec * 1_000_000_000 + message.clock.nanosec]
+
+    sensor_data = QoSPresetProfiles.SENSOR_DATA.value
+    subscriptions: list[Any] = [node.create_subscription(kind, topic, heard, sensor_data)]
+    if simulated:
+        subscriptions.append(node.create_subscription(Clock, "/clock", told, sensor_data))
+    try:
+        if observer.wait(lambda: pictures.count, seconds):
+            observer.wait(lambda: False, min(_WATCH_SECONDS, seconds))
+    finally:
+        for subscription in subscriptions:
+            node.destroy_subscription(subscription)
+    return pictures
+
+
+def _name(info: Any) -> str:
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
