@@ -55,6 +55,11 @@ class Child:
         """The exit code, or None while the process runs."""
         return self._process.poll()
 
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
     def stop(self) -> int:
         """Ends the process with SIGINT, with SIGKILL where that does not help; returns its exit code."""
         if self._process.poll() is None:
