@@ -1,4 +1,4 @@
-"""`mobilevlm doctor`: what this machine can run, and what is missing."""
+"""`mobilevlm doctor`: what this machine can run and what is missing, and what is wrong around a running node."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,15 @@ if TYPE_CHECKING:
     from mobilevlm_ros.doctor.check import Check, Group
 
 UNHEALTHY = 1
+LONGEST_WAIT = 3600.0
+"""Seconds."""
 EXAMPLES = """  mobilevlm doctor
   mobilevlm doctor --json | jq -r '.checks[] | select(.status != "PASS") | .name + ": " + .remedy'
+  mobilevlm doctor --graph --node /robot1/mobilevlm
 """
 _EXPLAINED = """PASS works. WARN works, but not well. MISSING is not there, and only some need it.
-FAIL keeps the machine from answering; the exit code is then 1, else 0."""
+FAIL keeps the machine from answering; the exit code is then 1, else 0.
+--graph looks at a running ROS graph instead: is the node there and active, and do its cameras' pictures reach it?"""
 _COLOURS = {"PASS": "32", "WARN": "33", "MISSING": "36", "FAIL": "31"}
 
 
@@ -28,6 +33,12 @@ def add_doctor_parser(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = add_command(commands, "doctor", "tell what this machine can run and what is missing", EXAMPLES, run)
     parser.description = f"{parser.description}\n{_EXPLAINED}"
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    group = parser.add_argument_group("running graph")
+    group.add_argument("--graph", action="store_true", help="find wiring mistakes around a running node")
+    group.add_argument("--node", default="mobilevlm", metavar="NAME", help="its name, with its namespace (default: mobilevlm)")
+    group.add_argument(
+        "--seconds", type=float, default=5.0, metavar="N", help="how long to wait for the node and for pictures (default: 5)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from mobilevlm_ros.doctor.examine import examine, healthy
 
     groups = []
-    for group in examine():
+    for group in _graph(args.node, args.seconds) if args.graph else examine():
         groups.append(group)
         if not args.json:
             _print(group)
@@ -43,6 +54,23 @@ def run(args: argparse.Namespace) -> int:
         checks = [{"group": group.title, **asdict(check)} for group in groups for check in group.checks]
         print(json.dumps({"healthy": healthy(groups), "checks": checks}, ensure_ascii=False))
     return 0 if healthy(groups) else UNHEALTHY
+
+
+def _graph(node: str, seconds: float) -> Iterator[Group]:
+    """The checks of a running graph, or one that fails where ROS 2 is not to be had; raises VlmError(BAD_REQUEST)."""
+    from mobilevlm_ros.doctor.check import Group
+    from mobilevlm_ros.doctor.ros import without_ros
+    from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
+
+    if not 0 < seconds <= LONGEST_WAIT:
+        raise VlmError(ErrorCode.BAD_REQUEST, f"--seconds is {seconds:g}, it must be more than 0 and at most {LONGEST_WAIT:g}")
+    check = without_ros()
+    if check is not None:
+        yield Group("graph", (check,))
+        return
+    from mobilevlm_ros.ros.wiring import examine_graph
+
+    yield from examine_graph(node, seconds)
 
 
 def _print(group: Group) -> None:

@@ -22,6 +22,12 @@ def ros_checks(surroundings: Surroundings) -> tuple[Check, ...]:
     )
 
 
+def without_ros() -> Check | None:
+    """A failed check where a running graph cannot be looked at, because rclpy does not work."""
+    rclpy = probe("rclpy", "m.get_rmw_implementation_identifier()")
+    return Check("rclpy", Status.FAIL, rclpy.error, _SOURCE) if rclpy.error else None
+
+
 def domain(surroundings: Surroundings) -> Check:
     """The domain that nodes meet in."""
     text = surroundings.environ.get("ROS_DOMAIN_ID", "").strip()

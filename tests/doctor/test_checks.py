@@ -150,6 +150,19 @@ class TestCommand:
         assert "mobilevlm_ros[cpu]" in checks["onnxruntime"]["remedy"]
         assert checks["numpy"]["status"] == "PASS"
 
+    def test_a_graph_cannot_be_looked_at_without_ros_and_one_line_says_so(self, tmp_path: Path) -> None:
+        done = run_without(tmp_path, ["rclpy"], ["doctor", "--graph"])
+        assert (done.returncode, done.stderr) == (1, "")
+        (line,) = done.stdout.splitlines()
+        assert "FAIL" in line
+        assert "No module named 'rclpy'" in line
+        assert "setup.bash" in line
+
+    @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+    def test_a_graph_is_not_looked_at_for_no_time_or_for_ever(self, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["doctor", "--graph", f"--seconds={seconds}"]) != 0
+        assert "--seconds is" in capsys.readouterr().err
+
     def test_with_nothing_but_python_it_still_examines_everything(self, tmp_path: Path) -> None:
         done = run_without(tmp_path, ["*"], ["doctor", "--json"])
         assert (done.returncode, done.stderr) == (1, "")
