@@ -66,6 +66,7 @@ def test_what_a_request_asks_for_counts(office: Office) -> None:
         ({"frame_policy": 3}, "frame_policy is 3"),
         ({"priority": 3}, "priority is 3"),
         ({"temperature": float("inf")}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
         ({"camera": "rear"}, "rear"),
     ],
 )
