@@ -47,6 +47,16 @@ def change(tester: Node, node: Process) -> Iterator[Callable[..., None]]:
     client = tester.create_client(ChangeState, f"{NAME}/change_state")
     assert client.wait_for_service(30.0)
 
+    def answers() -> bool:
+        # A transition that does not exist: an answer is lost where the node has not yet discovered the client that it is for.
+        future = client.call_async(ChangeState.Request(transition=Transition(id=255)))
+        end = time.monotonic() + 2.0
+        while not future.done() and time.monotonic() < end:
+            time.sleep(0.01)
+        return future.done()
+
+    until(answers, 30.0)
+
     def make(*transitions: int) -> None:
         for transition in transitions:
             future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
