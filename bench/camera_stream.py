@@ -37,8 +37,8 @@ def stream(pid: int, rate: float, width: int, height: int) -> dict[str, object]:
     """Publishes until SIGINT or SIGTERM.
 
     Returns:
-        `published`, a number of pictures, and `notes`: monotonic seconds, callbacks and transport milliseconds of process `pid`
-        just before each of them.
+        `published`, a number of pictures, and `notes`: monotonic seconds, and the milliseconds of process `pid`'s own and of its
+        middleware's threads, just before each of them.
     """
     import rclpy
     from rclpy.qos import QoSProfile, QoSReliabilityPolicy
@@ -59,7 +59,7 @@ def stream(pid: int, rate: float, width: int, height: int) -> dict[str, object]:
     due = time.monotonic()
     while not stop.wait(max(0.0, due - time.monotonic())):
         spent = clock.read()
-        notes.append((time.monotonic(), spent.callbacks_ms, spent.transport_ms))
+        notes.append((time.monotonic(), spent.own_ms, spent.transport_ms))
         message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
         message.header.stamp = node.get_clock().now().to_msg()
         message.header.frame_id = str(len(notes) - 1)

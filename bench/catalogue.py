@@ -20,17 +20,14 @@ from torch import Tensor
 from mobilevlm_ros.checkpoint.config import MobileVlmConfig
 from mobilevlm_ros.checkpoint.model import EMBEDDING_NAME, HEAD_NAME, PROJECTOR_PREFIX, VISION_PREFIX, expected_shapes
 from mobilevlm_ros.checkpoint.reader import Tensors
-from mobilevlm_ros.export.cpu_dialect import CpuDialect
-from mobilevlm_ros.export.decoder_graph import build_decoder
+from mobilevlm_ros.export.convert import build_graphs, table_dtype
 from mobilevlm_ros.export.linear_weights import BLOCK, BlockWeight, ChannelWeight, LinearWeight
-from mobilevlm_ros.export.onnx_builder import GraphBuilder
-from mobilevlm_ros.export.vision_graph import build_vision
 from mobilevlm_ros.hub.catalogue import CATALOGUE_FILE, Measured, Parameters, catalogue
 from mobilevlm_ros.runtime.manifest import Precision
 
 
-class _Shapes(Tensors):
-    """A checkpoint of which only the shapes are known."""
+class Shapes(Tensors):
+    """A checkpoint of which only the shapes are known; its values are on no device."""
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
         self.where, self.files = "shapes", ()
@@ -63,16 +60,16 @@ def package_bytes(config: MobileVlmConfig, precision: Precision) -> int:
     For int8 and int4 as if every linear map could be stored in the fewest bits; each that a conversion finds too inexact there
     makes the package a little larger.
     """
-    shapes = _Shapes(expected_shapes(config))
-    linears = _smallest_forms(config, shapes, precision) if precision in (Precision.INT8, Precision.INT4) else {}
-    vision, decoder = (GraphBuilder(name, shapes, precision, linears) for name in ("vision", "decoder"))
-    build_vision(vision, config)
-    build_decoder(decoder, config, CpuDialect())
-    table = math.prod(shapes.shape(EMBEDDING_NAME)) * (4 if precision is Precision.FP32 else 2)
-    return table + sum(weight.size for graph in (vision, decoder) for weight in graph.weights())
+    shapes = Shapes(expected_shapes(config))
+    graphs = build_graphs(shapes, config, precision, smallest_forms(config, shapes, precision))
+    table = math.prod(shapes.shape(EMBEDDING_NAME)) * table_dtype(precision).itemsize
+    return table + sum(weight.size for built in graphs for weight in built.builder.weights())
 
 
-def _smallest_forms(config: MobileVlmConfig, shapes: _Shapes, precision: Precision) -> dict[str, LinearWeight]:
+def smallest_forms(config: MobileVlmConfig, shapes: Shapes, precision: Precision) -> dict[str, LinearWeight]:
+    """Each linear map in the fewest bits that a precision has for it, in arrays that take no memory; none for fp32 and fp16."""
+    if precision not in (Precision.INT8, Precision.INT4):
+        return {}
     layers = tuple(f"{VISION_PREFIX}encoder.layers.{number}." for number in range(config.vision_layers_used))
     forms: dict[str, LinearWeight] = {}
     for name in shapes:

@@ -89,13 +89,18 @@ class Gathered:
 
     Attributes:
         asked: the timed questions.
-        callbacks_ms, transport_ms: processor time for each picture of the rest, of the node's own threads and the middleware's.
+        callbacks_ms: how long the callback ran for each picture of the rest, on the clock.
+        callback_thread_ms: processor time of the callback's thread from one picture to the next: taking it from the middleware
+            and the callback.
+        own_ms, transport_ms: processor time for each picture, of all the node's own threads and of the middleware's.
         published, received: pictures that the camera sent, and that the node's diagnostics count.
         memory: monotonic seconds and the node's anonymous bytes, while it was asked.
     """
 
     asked: tuple[Asked, ...]
     callbacks_ms: tuple[float, ...]
+    callback_thread_ms: tuple[float, ...]
+    own_ms: tuple[float, ...]
     transport_ms: tuple[float, ...]
     published: int
     received: int
@@ -113,10 +118,11 @@ def gather(plan: Plan, environment: dict[str, str], folder: Path, progress: Prog
         BenchError: a process ended or never answered; with the end of its log.
     """
     lines: list[str] = []
+    node_lines: list[str] = []
     with ExitStack() as stack:
         engine = stack.enter_context(Engine.open(shipped_package(), EngineConfig(prefix_cache_mb=CACHE_MB)))
         node_log = folder / "node.log"
-        served = stack.enter_context(Child("mobilevlm_ros.ros.node", _node_arguments(plan), environment, node_log))
+        served = stack.enter_context(Child("bench.watched_node", _node_arguments(plan), environment, node_log, node_lines.append))
         options = ["--watch", served.pid, "--rate", plan.rate, "--width", plan.width, "--height", plan.height]
         camera = stack.enter_context(
             Child("bench.camera_stream", list(map(str, options)), environment, folder / "camera.log", lines.append)
@@ -129,16 +135,31 @@ def gather(plan: Plan, environment: dict[str, str], folder: Path, progress: Prog
             asked, memory = run.ask_for("asking", plan.seconds)
             camera.stop()
             received = run.received()
+            served.stop()
         except (VlmError, OSError) as error:
             raise BenchError(f"{error} ({_last_line(node_log)})") from error
-    if not lines:
-        raise BenchError(f"the camera told nothing ({_last_line(folder / 'camera.log')})")
+    if not lines or not node_lines:
+        raise BenchError(f"camera or node told nothing ({_last_line(folder / 'camera.log')}; {_last_line(node_log)})")
     told = json.loads(lines[-1])
-    notes = np.array([note for note in told["notes"] if began <= note[0] <= ended]).reshape(-1, 3)
-    if len(notes) < 2:
-        raise BenchError(f"the camera sent {told['published']} pictures, too few to tell what one costs")
-    costs = np.diff(notes[:, 1:], axis=0)
-    return Gathered(asked, tuple(costs[:, 0].tolist()), tuple(costs[:, 1].tolist()), told["published"], received, memory)
+    sent, came = _between(told["notes"], began, ended), _between(json.loads(node_lines[-1]), began, ended)
+    if min(len(sent), len(came)) < 2:
+        raise BenchError(f"of {len(sent)} pictures {len(came)} came, too few to tell what one costs")
+    own, transport = np.diff(sent[:, 1:], axis=0).T
+    return Gathered(
+        asked=asked,
+        callbacks_ms=tuple(came[:, 1].tolist()),
+        callback_thread_ms=tuple(np.diff(came[:, 2]).tolist()),
+        own_ms=tuple(own.tolist()),
+        transport_ms=tuple(transport.tolist()),
+        published=told["published"],
+        received=received,
+        memory=memory,
+    )
+
+
+def _between(notes: list[list[float]], began: float, ended: float) -> np.ndarray:
+    """The notes of a time, float64 [notes, 3]."""
+    return np.array([note for note in notes if began <= note[0] <= ended]).reshape(-1, 3)
 
 
 class _Run:
@@ -232,6 +253,7 @@ def _stages_ms(timing: Any) -> float:
 
 def _node_arguments(plan: Plan) -> list[str]:
     parameters = {"model": "nano", "prefix_cache_mb": CACHE_MB, "diagnostics_period": plan.diagnostics_period, "temperature": 0.0}
+    parameters["camera_linger"] = 0.0  # so that the pictures of the rest, in which nobody asks, come too
     arguments = ["--ros-args", "-r", f"__node:={NAME}"]
     for name, value in parameters.items():
         arguments += ["-p", f"{name}:={value}"]

@@ -11,9 +11,9 @@ _TRANSPORT = "dds."
 
 @dataclass(frozen=True)
 class ProcessorTime:
-    """Milliseconds on a processor since the start: of the middleware's threads, and of all others, which run the callbacks."""
+    """Milliseconds on a processor since the start: of the middleware's threads, and of all others."""
 
-    callbacks_ms: float
+    own_ms: float
     transport_ms: float
 
 

@@ -49,6 +49,16 @@ def read_machine(root: Path = ROOT) -> Machine:
     return Machine(processor, _cores(), total, available, tuple(name for name in FEATURES if name in flags), board)
 
 
+def physical_cores(root: Path = ROOT) -> int:
+    """Cores of which each has arithmetic units of its own, as many as this process may use; where Linux does not tell, all."""
+    found = set()
+    for block in _text(root / "proc" / "cpuinfo").split("\n\n"):
+        cpu = _fields(block)
+        if "core id" in cpu:
+            found.add((cpu.get("physical id"), cpu["core id"]))
+    return min(len(found) or _cores(), _cores())
+
+
 def gibibytes(size: float) -> str:
     """A size in bytes for people, such as "7.4 GiB"."""
     return f"{size / 2**30:.1f} GiB"

@@ -28,6 +28,20 @@ PARITY = DATA / "parity"
 
 PackageMaker = Callable[[str], Path]
 
+SIMULATED_TENSORRT = "MOBILEVLM_TESTS_SIMULATED_TENSORRT"
+"""Set where the option of that name is given; an environment variable, because processes that tests start look at it too."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest tests/system --simulated-tensorrt`: every node runs its models on TensorRT's stand-in."""
+    parser.addoption("--simulated-tensorrt", action="store_true", help="run the system tests' nodes on simulated TensorRT")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test module is imported."""
+    if config.getoption("--simulated-tensorrt"):
+        os.environ[SIMULATED_TENSORRT] = "1"
+
 
 @pytest.fixture(scope="session")
 def parity_package(tmp_path_factory: pytest.TempPathFactory) -> PackageMaker:

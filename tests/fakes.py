@@ -71,6 +71,7 @@ class FakeBackend:
     """Implements `Backend`; `calls` counts what was run, `gate` can hold it up and `pause` slows each step, in seconds."""
 
     name = "fake"
+    notice = ""
 
     def __init__(self, next_token: NextToken = digest_token, pause: float = 0.0) -> None:
         self.next_token = next_token

@@ -19,8 +19,8 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent.parent
 _RESULTS = _ROOT / "test_results"
 _LAYERS = (
-    *("packaging", "checkpoint", "hub", "export", "finetune", "runtime", "pictures", "tasks", "faithful", "ros"),
-    *("doctor", "bench", "cli", "evaluate", "demo", "training", "system"),
+    *("packaging", "checkpoint", "hub", "export", "finetune", "runtime", "tensorrt", "pictures", "tasks"),
+    *("faithful", "space", "ros", "client", "doctor", "bench", "cli", "evaluate", "demo", "training", "system"),
 )
 _NO_TESTS = 5  # pytest's exit status
 _CHECKS = (
@@ -28,7 +28,20 @@ _CHECKS = (
     ("mypy", ("mypy",)),
     (
         "codespell",
-        ("codespell", "mobilevlm_ros", "tools", "tests", "training", "msg", "launch", "config", "README.md", "ARCHITECTURE.md"),
+        (
+            "codespell",
+            "mobilevlm_ros",
+            "tools",
+            "tests",
+            "training",
+            "msg",
+            "launch",
+            "config",
+            "docs",
+            "examples",
+            "README.md",
+            "ARCHITECTURE.md",
+        ),
     ),
 )
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from mobilevlm_ros import __version__
+from mobilevlm_ros.cli.doctor_jetson import add_jetson_options, jetson
 from mobilevlm_ros.cli.options import Commands, add_command
 
 if TYPE_CHECKING:
@@ -21,11 +23,18 @@ LONGEST_WAIT = 3600.0
 EXAMPLES = """  mobilevlm doctor
   mobilevlm doctor --json | jq -r '.checks[] | select(.status != "PASS") | .name + ": " + .remedy'
   mobilevlm doctor --graph --node /robot1/mobilevlm
+  mobilevlm doctor --jetson --quick
+  mobilevlm doctor --jetson --json > jetson.json
+  mobilevlm doctor --jetson --model mobilevlm-v2-1.7b-int4
+  mobilevlm doctor --jetson --simulate
 """
 _EXPLAINED = """PASS works. WARN works, but not well. MISSING is not there, and only some need it.
 FAIL keeps the machine from answering; the exit code is then 1, else 0.
---graph looks at a running ROS graph instead: is the node there and active, and do its cameras' pictures reach it?"""
-_COLOURS = {"PASS": "32", "WARN": "33", "MISSING": "36", "FAIL": "31"}
+--graph looks at a running ROS graph instead: is the node there and active, and do its cameras' pictures reach it?
+--jetson builds TensorRT engines instead, compares their answers with the processor's and times them beside what is predicted
+for the board. It needs no download; it takes some ten minutes and 10 GB of disk meanwhile, with --quick a minute and little.
+SKIP could not be looked at, or was not to be; the line says why."""
+_COLOURS = {"PASS": "32", "WARN": "33", "MISSING": "36", "SKIP": "36", "FAIL": "31"}
 
 
 def add_doctor_parser(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -39,20 +48,22 @@ def add_doctor_parser(commands: Commands[argparse.ArgumentParser]) -> None:
     group.add_argument(
         "--seconds", type=float, default=5.0, metavar="N", help="how long to wait for the node and for pictures (default: 5)"
     )
+    add_jetson_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Examine and print; 1 if something that answering needs does not work."""
     from mobilevlm_ros.doctor.examine import examine, healthy
 
-    groups = []
-    for group in _graph(args.node, args.seconds) if args.graph else examine():
-        groups.append(group)
+    groups: list[Group] = []
+    for group in jetson(args) if args.jetson else _graph(args.node, args.seconds) if args.graph else examine():
         if not args.json:
-            _print(group)
+            _print(group, groups[-1].title if groups else "")
+        groups.append(group)
     if args.json:
         checks = [{"group": group.title, **asdict(check)} for group in groups for check in group.checks]
-        print(json.dumps({"healthy": healthy(groups), "checks": checks}, ensure_ascii=False))
+        facts = {"version": __version__, "simulated": args.simulate is not None} if args.jetson else {}
+        print(json.dumps({"healthy": healthy(groups), **facts, "checks": checks}, ensure_ascii=False))
     return 0 if healthy(groups) else UNHEALTHY
 
 
@@ -73,10 +84,10 @@ def _graph(node: str, seconds: float) -> Iterator[Group]:
     yield from examine_graph(node, seconds)
 
 
-def _print(group: Group) -> None:
-    """Print what was found at once: importing takes a while, and what is shown tells how far it is."""
+def _print(group: Group, last: str) -> None:
+    """Print what was found at once: importing takes a while, and what is shown tells how far it is. `last` is the last title."""
     for number, check in enumerate(group.checks):
-        title = group.title if number == 0 else ""
+        title = group.title if number == 0 and group.title != last else ""
         print(f"{title:<14}  {_status(check)}  {check.name:<17}  {check.detail}{_remedy(check)}", flush=True)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mobilevlm_ros.cli.options import add_backend_options, report, running_on
 from mobilevlm_ros.models import shipped_package
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 
@@ -61,6 +62,7 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--misses", type=int, default=12, metavar="N", help="worst misses to draw (default: 12)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="processor threads (default: one per core)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
+    add_backend_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -70,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
 
     benchmark = _read(args)
     # One row more than decode at once may wait while the next picture is read.
-    config = EngineConfig(threads=args.threads, rows=args.batch, queue_size=args.batch + 8)
-    with Engine.open(args.model or shipped_package(), config) as engine:
+    config = running_on(args, EngineConfig(threads=args.threads, rows=args.batch, queue_size=args.batch + 8))
+    with Engine.open(args.model or shipped_package(), config, report) as engine:
         result = evaluate(engine, benchmark, args)
     if args.json:
         print(result.to_json(), end="")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from mobilevlm_ros import __version__
 from mobilevlm_ros.cli.ask import add_ask_parser
 from mobilevlm_ros.cli.bench import add_bench_parser
+from mobilevlm_ros.cli.build import add_build_parser
 from mobilevlm_ros.cli.chat import add_chat_parser
 from mobilevlm_ros.cli.classify import add_classify_parser
 from mobilevlm_ros.cli.describe import add_describe_parser
@@ -28,6 +29,7 @@ ADD_PARSERS = (
     add_models_parser,
     add_fetch_parser,
     add_convert_parser,
+    add_build_parser,
     add_ask_parser,
     add_ground_parser,
     add_classify_parser,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +14,10 @@ from mobilevlm_ros.models import shipped_package
 
 if TYPE_CHECKING:
     from mobilevlm_ros.pictures.sampling import Sampling
-    from mobilevlm_ros.runtime.engine import Engine
+    from mobilevlm_ros.runtime.engine import Engine, EngineConfig
     from mobilevlm_ros.runtime.sampling import SamplingParams
 
+BACKENDS = ("auto", "cpu", "tensorrt")  # runtime.backends.BackendChoice, which is imported only when a command runs
 Commands = argparse._SubParsersAction  # what ArgumentParser.add_subparsers returns; it has no public name
 Run = Callable[[argparse.Namespace], int]
 
@@ -41,6 +44,30 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, metavar="PACKAGE", help="model package folder (default: the nano model)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="processor threads (default: one per core)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a result, each on a line")
+    add_backend_options(parser)
+
+
+def add_backend_options(parser: argparse.ArgumentParser) -> None:
+    """What runs the model; `running_on` reads them."""
+    group = parser.add_argument_group("backend")
+    group.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default=BACKENDS[0],
+        help="what runs the model; auto: TensorRT where the machine and the package have it, else the processor (default: auto)",
+    )
+    group.add_argument("--backend-fallback", action="store_true", help="let the processor run it where TensorRT fails")
+    add_engine_cache_option(group)
+
+
+def add_engine_cache_option(parser: argparse._ActionsContainer) -> None:
+    """Where TensorRT's engines are kept."""
+    parser.add_argument(
+        "--engine-cache",
+        default="",
+        metavar="FOLDER",
+        help="where TensorRT's engines are kept (default: beside the package, or in the user's cache where that is read-only)",
+    )
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -88,4 +115,18 @@ def open_engine(args: argparse.Namespace, rows: int = 1) -> Engine:
     """Load the model that the options name; raises PackageError."""
     from mobilevlm_ros.runtime.engine import Engine, EngineConfig
 
-    return Engine.open(args.model or shipped_package(), EngineConfig(threads=args.threads, rows=rows))
+    config = running_on(args, EngineConfig(threads=args.threads, rows=rows))
+    return Engine.open(args.model or shipped_package(), config, report)
+
+
+def running_on(args: argparse.Namespace, config: EngineConfig) -> EngineConfig:
+    """`config` with the backend that the options name."""
+    from mobilevlm_ros.runtime.backends import BackendChoice
+
+    backend = BackendChoice(args.backend)
+    return replace(config, backend=backend, backend_fallback=args.backend_fallback, engine_cache=args.engine_cache)
+
+
+def report(line: str) -> None:
+    """Tells on stderr what takes long while a model is loaded."""
+    print(f"mobilevlm: {line}", file=sys.stderr)

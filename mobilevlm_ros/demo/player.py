@@ -87,7 +87,8 @@ def schedule(recorded: list[Recorded], rate: float, only: int | None) -> Iterato
 def play(node: Node, recorded: list[Recorded], rate: float, only: int | None) -> None:
     """Publishes until the process is told to stop."""
     qos = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
-    publishers = {message.topic: node.create_publisher(message.kind, message.topic, qos) for message in recorded}
+    kinds = {message.topic: message.kind for message in recorded}
+    publishers = {topic: node.create_publisher(kind, topic, qos) for topic, kind in kinds.items()}
     stop = stop_event()
     start = time.monotonic()
     for due, message in schedule(recorded, rate, only):

@@ -14,12 +14,11 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from PIL import Image as PillowImage
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from mobilevlm_ros.client import VLM
+from mobilevlm_ros.client import VLM, spinning
 from mobilevlm_ros.demo.processes import Child
 from mobilevlm_ros.ros import qos
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
@@ -150,33 +149,8 @@ def open_stage(camera: Camera, model: str, logs: Path) -> Iterator[Stage]:
         stack.callback(rclpy.shutdown)
         node = Node("demo", use_global_arguments=False)
         stack.callback(node.destroy_node)
-        stack.enter_context(_spinning(node))
+        stack.enter_context(spinning(node))
         yield Stage(node, VLM(node, NODE), model_process, camera_process, sent)
-
-
-@contextmanager
-def _spinning(node: Node) -> Iterator[None]:
-    """Runs a node's callbacks in a thread; stops and joins it before anything is torn down."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    stop = threading.Event()
-
-    def spin() -> None:
-        while not stop.is_set():
-            try:
-                executor.spin_once(timeout_sec=0.5)
-            except ExternalShutdownException:
-                return
-
-    thread = threading.Thread(target=spin, name="demo-spin")
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        executor.wake()
-        thread.join()
-        executor.shutdown()
 
 
 def _node_arguments(topic: str, model: str) -> list[str]:

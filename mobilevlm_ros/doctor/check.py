@@ -17,6 +17,7 @@ class Status(str, Enum):
     PASS = "PASS"
     WARN = "WARN"  # works, but not as well as it could
     MISSING = "MISSING"  # not there; something that not everybody needs
+    SKIP = "SKIP"  # could not be looked at, or was not to be; the detail says why
     FAIL = "FAIL"  # not there or broken, and nothing can be asked without
 
 
@@ -34,6 +35,23 @@ class Check:
     status: Status
     detail: str
     remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Figure(Check):
+    """A check with a measured number.
+
+    Attributes:
+        value: what was measured.
+        unit: of the value, such as "ms".
+        predicted: the lowest and the highest value to expect; None where nothing is predicted.
+        conditions: power mode and clocks while it was measured.
+    """
+
+    value: float = 0.0
+    unit: str = ""
+    predicted: tuple[float, float] | None = None
+    conditions: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mobilevlm_ros.models import shipped_package
 
 if TYPE_CHECKING:
     from mobilevlm_ros.hub.catalogue import Entry
+    from mobilevlm_ros.runtime.engine import EngineConfig
 
 PICTURE = Path(__file__).with_name("tabletop.jpg")
 QUESTION, RIGHT = "What color is the ball?", "orange"
@@ -28,8 +29,8 @@ _SYSTEM = 1 << 30
 """Left to everything else on the machine."""
 
 
-def proof_of_life(package: Path | None = None) -> Check:
-    """Verifies the nano model, asks it a question about a picture and compares the answer."""
+def proof_of_life(package: Path | None = None, config: EngineConfig | None = None) -> Check:
+    """Verifies the nano model, asks it a question about a picture and compares the answer; `config` says what runs it."""
     name, remedy = "nano model", "mend what fails above; if nothing does, install again: files of the package are damaged"
     try:
         from mobilevlm_ros.pictures.files import read_picture
@@ -37,7 +38,7 @@ def proof_of_life(package: Path | None = None) -> Check:
         from mobilevlm_ros.runtime.sampling import GREEDY
         from mobilevlm_ros.tasks import Settings, ask
 
-        with Engine.open(package or shipped_package(), EngineConfig(rows=1)) as engine:
+        with Engine.open(package or shipped_package(), config or EngineConfig(rows=1)) as engine:
             frame = read_picture(PICTURE)
             start = time.perf_counter()
             text = ask(engine, frame, QUESTION, Settings(GREEDY)).text

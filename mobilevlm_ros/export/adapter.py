@@ -25,7 +25,7 @@ from mobilevlm_ros.export.verify import TOLERANCE, Agreement, check, differences
 from mobilevlm_ros.export.writer import PackageWriter, Progress
 from mobilevlm_ros.runtime.errors import PackageError
 from mobilevlm_ros.runtime.manifest import MANIFEST_NAME, BaseRef, Manifest, Phrasings, Precision, Source
-from mobilevlm_ros.runtime.package import EMBEDDINGS_NAME, VISION_NAME, ModelPackage, file_sha256
+from mobilevlm_ros.runtime.package import DECODER_CPU_NAME, EMBEDDINGS_NAME, VISION_NAME, ModelPackage, file_sha256
 
 _QUANTIZED_SHARE = 2.0
 """How much further than a base in int8 or int4 from its checkpoint an adapter's model may be from the merged one."""
@@ -126,7 +126,7 @@ def _graphs(base: ModelPackage, adapted: AdaptedTensors) -> Mapping[str, Adapted
     """The graphs that the adapter changes, by file name."""
     graphs = {}
     for name in sorted(base.manifest.files):
-        if name.endswith(".onnx"):
+        if name in (VISION_NAME, DECODER_CPU_NAME):
             precision = base.manifest.vision_precision if name == VISION_NAME else base.manifest.decoder_precision
             graph = adapt_graph(base.path / name, adapted, _dtype(precision))
             if graph.changed:

@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from mobilevlm_ros.checkpoint.lora import AdaptedTensors, LowRank
+from mobilevlm_ros.checkpoint.lora import AdaptedTensors
 from mobilevlm_ros.checkpoint.model import VISION_PREFIX
 from mobilevlm_ros.export.errors import ExportError
-from mobilevlm_ros.export.onnx_builder import Weight
+from mobilevlm_ros.export.onnx_builder import JOIN, Weight
 from mobilevlm_ros.runtime.package import own_weights_name
 from mobilevlm_ros.runtime.tensor_file import TensorEntry, tensor_header
 
@@ -67,6 +67,14 @@ def adapt_graph(path: Path, adapted: AdaptedTensors, dtype: np.dtype[Any]) -> Ad
     return AdaptedGraph(model, header, placed, frozenset(work.changed))
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """Several linear maps of one input, computed as one product: the input, and the weights' released names in order."""
+
+    value: str
+    names: tuple[str, ...]
+
+
 class _Rewriting:
     """Nodes in, nodes out; collects the weights that the adapter has for itself."""
 
@@ -76,6 +84,7 @@ class _Rewriting:
         self._adapted = adapted
         self._dtype = dtype
         self._cast: set[str] = set()
+        self._joined: dict[str, _Joined] = {}
         linears = {name for name in map(_linear_weight, graph.node) if name is not None}
         for initializer in graph.initializer:
             if initializer.name in adapted.replaced:
@@ -84,14 +93,35 @@ class _Rewriting:
     def rewritten(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         """The nodes that take a node's place."""
         name = _linear_weight(node)
-        if name is None or name in self.own:
+        if node.op_type == "Split" and node.input[0] in self._joined:
+            yield from self._parts(node, self._joined[node.input[0]])
+        elif name is None or name in self.own:
+            yield node
+        elif JOIN in name:
+            self._joined[node.output[0]] = _Joined(node.input[0], tuple(name.split(JOIN)))
             yield node
         elif name in self._adapted.replaced:
-            yield from self._whole(node, name)
+            bias = node.input[4] if node.op_type == "DynamicQuantizeMatMul" and len(node.input) > 4 else ""
+            yield from self._whole(node.input[0], name, node.output[0], bias)
         elif name in self._adapted.low_rank:
-            yield from self._branch(node, name, self._adapted.low_rank[name])
+            result, node.output[0] = node.output[0], f"{node.output[0]}/base"
+            yield node
+            yield from self._branch(node.input[0], name, result)
         else:
             yield node
+
+    def _parts(self, split: onnx.NodeProto, joined: _Joined) -> Iterator[onnx.NodeProto]:
+        """A joined product's parts, each with what the adapter does to it; a replaced one is computed in vain."""
+        results = list(split.output)
+        for place, name in enumerate(joined.names):
+            if name in self._adapted.replaced or name in self._adapted.low_rank:
+                split.output[place] = f"{results[place]}/base"
+        yield split
+        for result, name in zip(results, joined.names):
+            if name in self._adapted.replaced:
+                yield from self._whole(joined.value, name, result, "")
+            elif name in self._adapted.low_rank:
+                yield from self._branch(joined.value, name, result)
 
     def _replace(self, initializer: onnx.TensorProto, linears: set[str]) -> None:
         """Takes the adapter's values for a weight that the base stores as they are, or transposed."""
@@ -100,30 +130,27 @@ class _Rewriting:
         self._declare(name, helper.tensor_dtype_to_np_dtype(initializer.data_type), shape, read)
         self.changed.add(name)
 
-    def _whole(self, node: onnx.NodeProto, name: str) -> Iterator[onnx.NodeProto]:
+    def _whole(self, value: str, name: str, result: str, bias: str) -> Iterator[onnx.NodeProto]:
         """A plain product with the adapter's weight, for one with integers."""
         rows, columns = self._adapted.shape(name)[:2]
-        value, result = node.input[0], node.output[0]
         weight = yield from self._matrix_value(name, (columns, rows), self._matrix(name))
-        bias = node.input[4] if node.op_type == "DynamicQuantizeMatMul" and len(node.input) > 4 else ""
         product = f"{result}/product" if bias else result
-        yield helper.make_node("MatMul", [value, weight], [product], name=f"{node.name}/whole")
+        yield helper.make_node("MatMul", [value, weight], [product], name=f"{result}/whole")
         if bias:
-            yield helper.make_node("Add", [product, bias], [result], name=f"{node.name}/bias")
+            yield helper.make_node("Add", [product, bias], [result], name=f"{result}/bias")
         self.changed.add(name)
 
-    def _branch(self, node: onnx.NodeProto, name: str, delta: LowRank) -> Iterator[onnx.NodeProto]:
-        value, result = node.input[0], node.output[0]
+    def _branch(self, value: str, name: str, result: str) -> Iterator[onnx.NodeProto]:
+        """`result` from the base's product, which is called `result`/base, and the matrices of low rank."""
+        delta = self._adapted.low_rank[name]
         rank, columns = delta.down.shape
         down = yield from self._matrix_value(f"{name}/down", (columns, rank), lambda: delta.down.float().numpy().T)
         up = yield from self._matrix_value(
             f"{name}/up", (rank, len(delta.up)), lambda: (delta.up.float() * delta.scale).numpy().T
         )
-        node.output[0] = f"{result}/base"
-        yield node
-        yield helper.make_node("MatMul", [value, down], [f"{result}/down"], name=f"{node.name}/down")
-        yield helper.make_node("MatMul", [f"{result}/down", up], [f"{result}/up"], name=f"{node.name}/up")
-        yield helper.make_node("Add", [f"{result}/base", f"{result}/up"], [result], name=f"{node.name}/sum")
+        yield helper.make_node("MatMul", [value, down], [f"{result}/down"], name=f"{result}/down")
+        yield helper.make_node("MatMul", [f"{result}/down", up], [f"{result}/up"], name=f"{result}/up")
+        yield helper.make_node("Add", [f"{result}/base", f"{result}/up"], [result], name=f"{result}/sum")
         self.changed.add(name)
 
     def _matrix_value(self, name: str, shape: tuple[int, int], read: Read) -> Generator[onnx.NodeProto, None, str]:
@@ -149,7 +176,7 @@ class _Rewriting:
 
 
 def _linear_weight(node: onnx.NodeProto) -> str | None:
-    """The released name of the linear weight that a node multiplies with, if it does."""
+    """The released name of the linear weight that a node multiplies with, if it does; of a joined one, the names with JOIN."""
     return node.input[1].split("/", 1)[0] if node.op_type in _PRODUCTS else None
 
 

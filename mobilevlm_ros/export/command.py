@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from mobilevlm_ros.export.convert import ProgressFactory
     from mobilevlm_ros.export.fidelity import FidelityReport
     from mobilevlm_ros.export.verify import Agreement
+    from mobilevlm_ros.export.verify_trt import GraphAgreement
     from mobilevlm_ros.export.writer import Progress
 
 _NEEDED = ("torch", "transformers", "onnx")
 _EPILOG = """examples:
   mobilevlm convert v2-1.7b mobilevlm-v2-1.7b --precision fp16
   mobilevlm convert v2-1.7b mobilevlm-v2-1.7b-int4 --precision int4 --calibration my_pictures
+  mobilevlm convert v2-1.7b mobilevlm-v2-1.7b-orin --precision int4 --backend all
   mobilevlm convert mtgv/MobileVLM_V2-3B mobilevlm-v2-3b --lora someone/their-adapter
   mobilevlm convert v2-1.7b kitchen --lora kitchen-lora --onto mobilevlm-v2-1.7b
   mobilevlm convert checkpoint package --precision fp16 --name my-model --phrasings phrasings.json
@@ -49,6 +51,13 @@ def add_convert_parser(commands: Any) -> None:
         "--precision",
         choices=("fp32", "fp16", "int8", "int4"),
         help="how weights are stored (default: fp32); int8 and int4 say what that changed",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("cpu", "trt", "trt-portable", "all"),
+        default="cpu",
+        help="what to write beside the graphs for the CPU: nothing (cpu), the decoder for TensorRT 10.15 and later (trt), the "
+        "one for 10.3 and later (trt-portable), or both; with --precision fp16, int4 or, to look for errors, fp32 (default: cpu)",
     )
     parser.add_argument(
         "--rounding",
@@ -113,6 +122,9 @@ def run(args: argparse.Namespace) -> int:
     if args.onto is not None and args.lora is None:
         print("mobilevlm: --onto needs --lora: it is an adapter that is written onto a base package", file=sys.stderr)
         return 1
+    if args.onto is not None and args.backend != "cpu":
+        print("mobilevlm: TensorRT takes no packages beside a base: leave out --onto, which merges the adapter", file=sys.stderr)
+        return 1
     if args.onto is not None and (args.precision or args.keep or args.calibration):
         print("mobilevlm: with --onto the base package decides how weights are stored; leave out its options", file=sys.stderr)
         return 1
@@ -130,6 +142,7 @@ def run(args: argparse.Namespace) -> int:
 def _convert(args: argparse.Namespace) -> None:
     from mobilevlm_ros.export.convert import ConvertOptions, convert, read_phrasings
     from mobilevlm_ros.export.quantization import HEAD_MAPS, Rounding
+    from mobilevlm_ros.export.trt_graphs import Target
     from mobilevlm_ros.hub.resolve import resolve_checkpoint
     from mobilevlm_ros.runtime.manifest import Phrasings, Precision, ScoreCalibration
 
@@ -137,6 +150,7 @@ def _convert(args: argparse.Namespace) -> None:
     adapter = None if args.lora is None else resolve_checkpoint(args.lora, offline=args.offline)
     options = ConvertOptions(
         precision=Precision(args.precision or Precision.FP32),
+        target=Target(args.backend),
         name=args.name or checkpoint.short_name,
         phrasings=Phrasings() if args.phrasings is None else read_phrasings(args.phrasings),
         score_calibration=ScoreCalibration(*args.score_calibration),
@@ -155,7 +169,7 @@ def _convert(args: argparse.Namespace) -> None:
     with _progress_bar() as start:
         report = convert(checkpoint.folder, args.package, options, start)
     if args.json:
-        _print_json(report.package, report.agreement, report.fidelity, report.unused, report.ignored)
+        _print_json(report.package, report.agreement, report.fidelity, report.unused, report.ignored, report.beside)
         return
     if report.unused:
         print(f"left out {len(report.unused)} tensors that are no part of MobileVLM, such as {report.unused[0]}")
@@ -165,6 +179,8 @@ def _convert(args: argparse.Namespace) -> None:
         print("\n".join(report.fidelity.lines()))
     else:
         _print_agreement(report.agreement)
+    for compared in report.beside:
+        _print_beside(compared)
     print(f"wrote {report.package}")
 
 
@@ -221,12 +237,13 @@ def _print_json(
     fidelity: FidelityReport | None,
     unused: Sequence[str],
     ignored: Sequence[str],
+    beside: Sequence[GraphAgreement] = (),
 ) -> None:
     """One object; each linear map's own error stands in the package's quantization.json."""
     lost = None if fidelity is None else {key: value for key, value in asdict(fidelity).items() if key != "linears"}
     compared = None if agreement is None else asdict(agreement)
     known = {"package": str(package), "agreement": compared, "fidelity": lost, "unused": list(unused), "ignored": list(ignored)}
-    print(json.dumps(known))
+    print(json.dumps({**known, "beside": [asdict(graph) for graph in beside]}))
 
 
 def _print_agreement(found: Agreement | None) -> None:
@@ -237,6 +254,14 @@ def _print_agreement(found: Agreement | None) -> None:
         f"agrees with PyTorch: visual tokens to {found.features:.1e}, logits to {found.logits:.1e}"
         f" (relative; allowed {found.tolerance:.0e})"
     )
+
+
+def _print_beside(found: GraphAgreement) -> None:
+    if found.difference is None:
+        print(f"{found.graph}: not compared, this ONNX Runtime is too old for it")
+    else:
+        agrees = f"agrees with the CPU's graph to {found.difference:.1e} (relative; allowed {found.tolerance:.0e})"
+        print(f"{found.graph}: {agrees}" + (f"; values in float16 reach {found.largest:.4g} of 65504" if found.largest else ""))
 
 
 def _vision_tower(args: argparse.Namespace, checkpoint: Path) -> Path | None:

@@ -22,15 +22,17 @@ from mobilevlm_ros.checkpoint.model import EMBEDDING_NAME
 from mobilevlm_ros.checkpoint.reader import CheckpointTensors, Tensors
 from mobilevlm_ros.checkpoint.save import TOKENIZER_FILE
 from mobilevlm_ros.export.calibration import Calibration, ExampleMaker, read_calibration, shipped_calibration
-from mobilevlm_ros.export.cpu_dialect import CpuDialect, cache_head_dim
+from mobilevlm_ros.export.cpu_dialect import CpuDialect, cache_head_dim, tower_attention
 from mobilevlm_ros.export.decoder_graph import build_decoder
 from mobilevlm_ros.export.errors import ExportError
 from mobilevlm_ros.export.fidelity import REPORT_NAME, FidelityReport, measure
 from mobilevlm_ros.export.gptq import require_library
 from mobilevlm_ros.export.linear_weights import LinearWeight
-from mobilevlm_ros.export.onnx_builder import MICROSOFT, OPSET, GraphBuilder
+from mobilevlm_ros.export.onnx_builder import MICROSOFT, OPSET, BuiltGraph, GraphBuilder
 from mobilevlm_ros.export.quantization import HEAD_MAPS, Quantized, Rounding, Scheme, quantize, quantized_bytes
+from mobilevlm_ros.export.trt_graphs import Target, build_trt_graphs, check_target
 from mobilevlm_ros.export.verify import Agreement, verify
+from mobilevlm_ros.export.verify_trt import GraphAgreement, verify_trt
 from mobilevlm_ros.export.vision_graph import build_vision
 from mobilevlm_ros.export.writer import PackageWriter, Progress
 from mobilevlm_ros.runtime.errors import PackageError
@@ -62,10 +64,11 @@ class ConvertOptions:
 
     For int8 and int4: `rounding`; `keep`, names or patterns of maps that keep 8 bits in int4; `calibration`, a folder or file
     that `read_calibration` takes, None for the rendered tabletops that ship; and `examples`, how many of it to use at most.
-    `verify` matters for fp32 and fp16; the others are always measured.
+    `verify` matters for fp32 and fp16, and for the graphs for TensorRT that `target` asks for; the others are always measured.
     """
 
     precision: Precision = Precision.FP32
+    target: Target = Target.CPU
     name: str | None = None
     phrasings: Phrasings = field(default_factory=Phrasings)
     score_calibration: ScoreCalibration = field(default_factory=ScoreCalibration)
@@ -87,7 +90,8 @@ class ConvertReport:
     """What a conversion did: the package, its agreement with PyTorch, and what went nowhere.
 
     `agreement` is None for what was not verified and for packages in fewer bits, which `fidelity` tells of. `unused` are tensors
-    of the checkpoint that are no part of MobileVLM, `ignored` those that an adapter changes without effect.
+    of the checkpoint that are no part of MobileVLM, `ignored` those that an adapter changes without effect. `beside` are the
+    graphs for TensorRT as far as they were verified.
     """
 
     package: Path
@@ -95,6 +99,7 @@ class ConvertReport:
     fidelity: FidelityReport | None
     unused: tuple[str, ...]
     ignored: tuple[str, ...]
+    beside: tuple[GraphAgreement, ...] = ()
 
 
 ProgressFactory = Callable[[str, int], Progress]
@@ -110,6 +115,7 @@ def convert(
     layer and maps the package; int8 and int4 hold one layer, the calibration's activations and the rounded weights.
     Raises CheckpointError or ExportError with one line, OSError from the file system; the target then is as it was before.
     """
+    check_target(options.target, options.precision)
     root = Path(source).expanduser()
     config = MobileVlmConfig.read(root, options.vision_tower)
     tokenizer = root / TOKENIZER_FILE
@@ -120,10 +126,11 @@ def convert(
         adapted = None if options.adapter is None else AdaptedTensors(base, options.adapter, config)
         tensors: Tensors = base if adapted is None else adapted
         started("hashing the checkpoint", 0)
-        manifest = _manifest(root, config, options, tensors.files)
+        manifest = describe(root, config, options, tensors.files)
         calibration = _calibration(tokenizer, manifest, options)
         quantized = None if calibration is None else _quantize(tensors, config, calibration, options, started)
-        _write(writer, tokenizer, tensors, config, options.precision, {} if quantized is None else quantized.weights, started)
+        linears = {} if quantized is None else quantized.weights
+        _write(writer, tokenizer, tensors, config, options.precision, linears, options.target, started)
         started("checking", 0)
         written = ModelPackage(writer.path, replace(manifest, files=dict(writer.files)))
         agreement, fidelity = None, None
@@ -132,9 +139,10 @@ def convert(
             writer.text(fidelity.to_json(), REPORT_NAME)
         elif options.verify:
             agreement = verify(written, tensors, config)
+        beside = verify_trt(written, options.target) if options.verify else ()
         writer.commit(manifest)
     ignored = () if adapted is None else adapted.ignored
-    return ConvertReport(writer.target, agreement, fidelity, tuple(base.unused(config)), ignored)
+    return ConvertReport(writer.target, agreement, fidelity, tuple(base.unused(config)), ignored, beside)
 
 
 def _check_tokenizer(path: Path, config: MobileVlmConfig) -> None:
@@ -189,18 +197,39 @@ def _write(
     config: MobileVlmConfig,
     precision: Precision,
     linears: Mapping[str, LinearWeight],
+    target: Target,
     started: ProgressFactory,
 ) -> None:
-    vision, decoder = GraphBuilder("vision", tensors, precision, linears), GraphBuilder("decoder", tensors, precision, linears)
-    build_vision(vision, config)
-    build_decoder(decoder, config, CpuDialect())
-    dtype: np.dtype[Any] = np.dtype(np.float32 if precision is Precision.FP32 else np.float16)
+    graphs = build_graphs(tensors, config, precision, linears, target)
+    dtype = table_dtype(precision)
     table_size = config.vocab_size * config.hidden_size * dtype.itemsize
-    report = started("writing", table_size + sum(weight.size for graph in (vision, decoder) for weight in graph.weights()))
+    report = started("writing", table_size + sum(weight.size for built in graphs for weight in built.builder.weights()))
     writer.copy(tokenizer, TOKENIZER_NAME)
     writer.table(EMBEDDINGS_NAME, tensors[EMBEDDING_NAME], dtype, report)
-    writer.graph(VISION_NAME, vision, {"": OPSET, MICROSOFT: 1} if linears else {"": OPSET}, report)
-    writer.graph(DECODER_CPU_NAME, decoder, CpuDialect.opsets, report)
+    for built in graphs:
+        writer.graph(built.name, built.builder, built.opsets, report)
+
+
+def build_graphs(
+    tensors: Tensors,
+    config: MobileVlmConfig,
+    precision: Precision,
+    linears: Mapping[str, LinearWeight],
+    target: Target = Target.CPU,
+) -> tuple[BuiltGraph, ...]:
+    """All graphs of a package; reads no weights. `linears` are the maps in fewer bits, by released names."""
+    vision, decoder = GraphBuilder("vision", tensors, precision, linears), GraphBuilder("decoder", tensors, precision, linears)
+    build_vision(vision, config, tower_attention)
+    build_decoder(decoder, config, CpuDialect())
+    vision_opsets = {"": OPSET, MICROSOFT: 1}
+    graphs = BuiltGraph(VISION_NAME, vision, vision_opsets), BuiltGraph(DECODER_CPU_NAME, decoder, CpuDialect.opsets)
+    written = {graph.data_name: graph.builder for graph in graphs}
+    return *graphs, *build_trt_graphs(tensors, config, precision, linears, target, written)
+
+
+def table_dtype(precision: Precision) -> np.dtype[Any]:
+    """How the token-embedding table of a package is stored."""
+    return np.dtype(np.float32 if precision is Precision.FP32 else np.float16)
 
 
 def read_phrasings(path: str | Path) -> Phrasings:
@@ -233,7 +262,8 @@ def _places(phrasing: str) -> set[str]:
         return {phrasing}
 
 
-def _manifest(root: Path, config: MobileVlmConfig, options: ConvertOptions, files: Sequence[Path]) -> Manifest:
+def describe(root: Path, config: MobileVlmConfig, options: ConvertOptions, files: Sequence[Path]) -> Manifest:
+    """The manifest, its list of files still empty, of the checkpoint folder `root` with the weight files `files`."""
     vision = config.vision
     return Manifest(
         name=options.name or root.resolve().name,

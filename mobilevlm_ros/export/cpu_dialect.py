@@ -1,6 +1,7 @@
-"""The decoder's dialect for ONNX Runtime on CPUs: fused attention over a cache that past and present share.
+"""The dialect for ONNX Runtime on CPUs: fused attention, in the decoder over a cache that past and present share.
 
-Uses ONNX Runtime's own operators (GroupQueryAttention, SimplifiedLayerNormalization), all of them in version 1.23 and later.
+Uses ONNX Runtime's own operators (GroupQueryAttention, MultiHeadAttention, SimplifiedLayerNormalization), all of them in version
+1.23 and later.
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from onnx import TensorProto
 
-from mobilevlm_ros.checkpoint.config import MobileVlmConfig
+from mobilevlm_ros.checkpoint.config import MobileVlmConfig, VisionConfig
 from mobilevlm_ros.export.decoder_graph import Projected
 from mobilevlm_ros.export.onnx_builder import MICROSOFT, OPSET, GraphBuilder
 
@@ -23,23 +23,26 @@ _FUSED_HEAD_STEP = 16
 class CpuDialect:
     """Implements `DecoderDialect`.
 
-    Inputs beside the decoder's: `seqlens_k` int32 [B], each row's past length + S - 1; `total_sequence_length` int32 scalar, the
-    longest past + S; `past_key_i`, `past_value_i` float32 [B, kv_heads, M, cache_head_dim], M being the buffers' length. Outputs
-    `present_key_i`, `present_value_i` of the same shape, to be bound to the same memory. With several rows, S must be 1 or every
-    past empty.
+    Inputs beside the decoder's: `seqlens_k` int32 [B], each row's past length + S - 1; `total_sequence_length` int32 scalar T,
+    the longest past + S; `position_ids` int64 [B, S], where each token stands in its row; `attention_bias` float32 [1, 1, S, T],
+    added to the attention's scores: zeros, but where tokens of a chunk must not see each other; `past_key_i`, `past_value_i`
+    float32 [B, kv_heads, M, cache_head_dim], M being the buffers' length. Outputs `present_key_i`, `present_value_i` of the same
+    shape, to be bound to the same memory. With several rows, S must be 1 or every past empty.
     """
 
     name = "cpu"
     opsets: Mapping[str, int] = {"": OPSET, MICROSOFT: 1}
 
     def begin(self, graph: GraphBuilder, config: MobileVlmConfig) -> None:
-        self._ends = graph.input("seqlens_k", "int32", ["B"])
+        graph.input("seqlens_k", "int32", ["B"])
         graph.input("total_sequence_length", "int32", [])
+        graph.input("position_ids", "int64", ["B", "S"])
+        graph.input("attention_bias", "float32", [1, 1, "S", "T"])
         self._tables = [
             graph.derived(f"rotary.{name}", (config.max_position_embeddings, config.head_dim // 2), read, exact=True)
-            for name, read in (("cos", lambda: np.cos(_angles(config))), ("sin", lambda: np.sin(_angles(config))))
+            for name, read in (("cos", lambda: np.cos(rotary_angles(config))), ("sin", lambda: np.sin(rotary_angles(config))))
         ]
-        self._positions = _positions(graph, self._ends) if config.head_dim % _FUSED_HEAD_STEP else None
+        self._rotates_itself = config.head_dim % _FUSED_HEAD_STEP == 0
 
     def norm(self, graph: GraphBuilder, value: str, weight: str, epsilon: float) -> str:
         return graph.node("SimplifiedLayerNormalization", value, graph.weight(weight), axis=-1, epsilon=epsilon, stash_type=1)
@@ -55,13 +58,12 @@ class CpuDialect:
         past = [graph.input(f"past_{kind}_{layer}", "float32", shape) for kind in ("key", "value")]
         present = [f"present_{kind}_{layer}" for kind in ("key", "value")]
         queries, keys, values = projected.queries, projected.keys, projected.values
-        if self._positions is not None:
+        tables = self._tables if self._rotates_itself else ["", ""]
+        if not self._rotates_itself:
             queries = _fill_up(graph, self._rotate(graph, queries, config.num_attention_heads), config.head_dim)
             keys = _fill_up(graph, self._rotate(graph, keys, config.num_key_value_heads), config.head_dim)
             values = _fill_up(graph, values, config.head_dim)
-        inputs = [queries, keys, values, *past, self._ends, "total_sequence_length"]
-        if self._positions is None:
-            inputs += self._tables
+        inputs = [queries, keys, values, *past, "seqlens_k", "total_sequence_length", *tables, "position_ids", "attention_bias"]
         mixed, *_ = graph.node_with_outputs(
             "GroupQueryAttention",
             inputs,
@@ -69,7 +71,7 @@ class CpuDialect:
             MICROSOFT,
             num_heads=config.num_attention_heads,
             kv_num_heads=config.num_key_value_heads,
-            do_rotary=int(self._positions is None),
+            do_rotary=int(self._rotates_itself),
             rotary_interleaved=0,
             scale=config.head_dim**-0.5,
         )
@@ -78,8 +80,13 @@ class CpuDialect:
         return _cut_back(graph, mixed, config.head_dim)
 
     def _rotate(self, graph: GraphBuilder, value: str, heads: int) -> str:
-        assert self._positions is not None
-        return graph.node("RotaryEmbedding", value, self._positions, *self._tables, domain=MICROSOFT, num_heads=heads)
+        return graph.node("RotaryEmbedding", value, "position_ids", *self._tables, domain=MICROSOFT, num_heads=heads)
+
+
+def tower_attention(graph: GraphBuilder, vision: VisionConfig, queries: str, keys: str, values: str) -> str:
+    """The vision tower's attention as one operator, which computes it in tiles; see `vision_graph.TowerAttention`."""
+    heads, scale = vision.num_attention_heads, vision.head_dim**-0.5
+    return graph.node("MultiHeadAttention", queries, keys, values, domain=MICROSOFT, num_heads=heads, scale=scale)
 
 
 def cache_head_dim(head_dim: int) -> int:
@@ -107,16 +114,7 @@ def _cut_back(graph: GraphBuilder, value: str, head_dim: int) -> str:
     return graph.node("Reshape", graph.node("Slice", heads, start, end, axis), graph.constant([0, 0, -1], "int64"))
 
 
-def _positions(graph: GraphBuilder, ends: str) -> str:
-    """int64 [B, S]: where each token of the chunk stands in its row."""
-    length = graph.node("Shape", "inputs_embeds", start=1, end=2)
-    one, zero = graph.constant(1, "int64"), graph.constant(0, "int64")
-    steps = graph.node("Range", zero, graph.node("Squeeze", length), one)
-    first = graph.node("Sub", graph.node("Add", graph.node("Cast", ends, to=TensorProto.INT64), one), length)
-    return graph.node("Add", graph.node("Unsqueeze", first, graph.constant([1], "int64")), steps)
-
-
-def _angles(config: MobileVlmConfig) -> np.ndarray:
+def rotary_angles(config: MobileVlmConfig) -> np.ndarray:
     """Rotary angles float32 [positions, head_dim / 2], rounded as `transformers` rounds them."""
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
     inverse = (1.0 / np.power(config.rope_theta, exponents.astype(np.float64))).astype(np.float32)

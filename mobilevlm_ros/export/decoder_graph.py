@@ -73,14 +73,14 @@ def build_decoder(graph: GraphBuilder, config: MobileVlmConfig, dialect: Decoder
 
 
 def _attention(graph: GraphBuilder, config: MobileVlmConfig, dialect: DecoderDialect, layer: int, normed: str) -> str:
-    queries, keys, values = (graph.linear(normed, _layer(layer, f"self_attn.{part}_proj.weight")) for part in "qkv")
+    queries, keys, values = graph.linears(normed, [_layer(layer, f"self_attn.{part}_proj.weight") for part in "qkv"])
     return dialect.attention(graph, config, layer, Projected(queries, keys, values))
 
 
 def _mlp(graph: GraphBuilder, layer: int, normed: str) -> str:
-    gate = graph.linear(normed, _layer(layer, "mlp.gate_proj.weight"))
+    gate, up = graph.linears(normed, [_layer(layer, f"mlp.{part}_proj.weight") for part in ("gate", "up")])
     gate = graph.node("Mul", gate, graph.node("Sigmoid", gate))
-    inner = graph.node("Mul", gate, graph.linear(normed, _layer(layer, "mlp.up_proj.weight")))
+    inner = graph.node("Mul", gate, up)
     return graph.linear(inner, _layer(layer, "mlp.down_proj.weight"))
 
 

@@ -6,6 +6,7 @@ integer times a positive scale, without a zero point of its own, which is also w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,12 +45,16 @@ class BlockWeight:
         """Bytes in the data file."""
         return self.packed.nbytes + self.scales.nbytes
 
+    def integers(self) -> np.ndarray:
+        """int8 [out, blocks, BLOCK], from -2^(bits - 1) to 2^(bits - 1) - 1."""
+        raised = self.packed
+        if self.bits == 4:
+            raised = np.stack([raised & 15, raised >> 4], axis=-1).reshape(self.rows, -1, BLOCK)
+        return (raised.astype(np.int16) - 2 ** (self.bits - 1)).astype(np.int8)
+
     def values(self) -> np.ndarray:
         """The matrix that this stands for: float32 [out, in]."""
-        integers = self.packed
-        if self.bits == 4:
-            integers = np.stack([integers & 15, integers >> 4], axis=-1).reshape(self.rows, -1, BLOCK)
-        whole = (integers.astype(np.float32) - 2 ** (self.bits - 1)) * self.scales[:, :, None]
+        whole = self.integers().astype(np.float32) * self.scales[:, :, None]
         return np.ascontiguousarray(whole.reshape(self.rows, -1)[:, : self.columns])
 
 
@@ -90,6 +95,12 @@ def to_blocks(matrix: np.ndarray, bits: int, scales: np.ndarray | None = None) -
     if bits == 4:
         integers = integers[:, :, 0::2] | (integers[:, :, 1::2] << 4)
     return BlockWeight(bits, matrix.shape[1], np.ascontiguousarray(integers), used)
+
+
+def joined(parts: Sequence[BlockWeight]) -> BlockWeight:
+    """Matrices of the same inputs and bits, one below the other."""
+    packed, scales = (np.concatenate(arrays) for arrays in zip(*((part.packed, part.scales) for part in parts)))
+    return BlockWeight(parts[0].bits, parts[0].columns, packed, scales)
 
 
 def to_channels(matrix: np.ndarray) -> ChannelWeight:

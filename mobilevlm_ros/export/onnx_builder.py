@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mobilevlm_ros.checkpoint.reader import Tensors
 from mobilevlm_ros.export.errors import ExportError
-from mobilevlm_ros.export.linear_weights import BLOCK, BlockWeight, ChannelWeight, LinearWeight
+from mobilevlm_ros.export.linear_weights import BLOCK, BlockWeight, ChannelWeight, LinearWeight, joined
 from mobilevlm_ros.runtime.manifest import Precision
 
 IR_VERSION = 8
@@ -28,9 +28,17 @@ ALIGNMENT = 64
 """Bytes; a cache line and the widest vector register, so that a runtime can use mapped weights where they lie."""
 
 Shape = Sequence[int | str]
+JOIN = "+"
+"""Between the released names of linear weights that are stored as one matrix, in its name."""
 _INT8_COMPUTE = 4
 """MatMulNBits' accuracy level at which a product's inputs are brought to 8 bits, block by block."""
-_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int64": TensorProto.INT64, "uint8": TensorProto.UINT8}
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "uint8": TensorProto.UINT8,
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class Weight:
 
 class GraphBuilder:
     """A graph under construction. Values are named by strings, as in ONNX; every value is float32 unless said otherwise."""
+
+    ir_version = IR_VERSION
 
     def __init__(
         self, name: str, tensors: Tensors, precision: Precision, linears: Mapping[str, LinearWeight] | None = None
@@ -77,11 +87,11 @@ class GraphBuilder:
         self._inputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], list(shape)))
         return name
 
-    def output(self, name: str, value: str, shape: Shape) -> None:
-        """Declares the float32 output `name`, which is `value`."""
+    def output(self, name: str, value: str, shape: Shape, dtype: str = "float32") -> None:
+        """Declares the output `name`, which is `value`."""
         if value != name:
             self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output/{name}"))
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+        self._outputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], list(shape)))
 
     def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Adds a node with one output and returns that."""
@@ -125,6 +135,16 @@ class GraphBuilder:
             product = self.node("MatMul", value, self.matrix(weight))
         return product if bias is None else self.node("Add", product, self.weight(bias))
 
+    def linears(self, value: str, weights: Sequence[str]) -> list[str]:
+        """`value` times each of several linear weights. Those that are stored in blocks alike are multiplied as one matrix."""
+        parts = [self._linears.get(weight) for weight in weights]
+        blocks = [part for part in parts if isinstance(part, BlockWeight)]
+        if len(blocks) < len(parts) or len({(block.bits, block.columns) for block in blocks}) > 1:
+            return [self.linear(value, weight) for weight in weights]
+        product = self._block_product(value, JOIN.join(weights), joined(blocks))
+        rows = self.constant([block.rows for block in blocks], "int64")
+        return self.node_with_outputs("Split", [product, rows], [self._new_name("part") for _ in blocks], axis=-1)
+
     def _block_product(self, value: str, name: str, stored: BlockWeight) -> str:
         packed = self._declare(f"{name}/packed", np.dtype(np.uint8), stored.packed.shape, lambda: stored.packed)
         scales = self._declare(f"{name}/scales", np.dtype(np.float32), stored.scales.shape, lambda: stored.scales)
@@ -166,18 +186,37 @@ class GraphBuilder:
 
     def model(self, data_file: str, opsets: Mapping[str, int]) -> onnx.ModelProto:
         """The finished graph, whose weights lie in `data_file` beside it."""
-        initializers = [*self._constants.values(), *(_external(weight, data_file) for weight in self._weights.values())]
+        initializers = [*self._constants.values(), *self._stored_weights(data_file)]
         graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, initializers)
         return helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
-            ir_version=IR_VERSION,
+            ir_version=self.ir_version,
             producer_name="mobilevlm_ros",
         )
+
+    def _stored_weights(self, data_file: str) -> Iterator[onnx.TensorProto]:
+        """The weights as initializers that lie in `data_file`."""
+        for weight in self._weights.values():
+            yield external(weight, data_file)
 
     def _new_name(self, stem: str) -> str:
         self._counter += 1
         return f"{stem}_{self._counter}"
+
+
+@dataclass(frozen=True)
+class BuiltGraph:
+    """One of a package's graphs: its file's name, the graph, and the operator sets that it uses."""
+
+    name: str
+    builder: GraphBuilder
+    opsets: Mapping[str, int]
+
+    @property
+    def data_name(self) -> str:
+        """The name of the file with its weights."""
+        return f"{self.name}.data"
 
 
 def stored(weight: Weight) -> np.ndarray:
@@ -195,7 +234,8 @@ def stored(weight: Weight) -> np.ndarray:
     return array
 
 
-def _external(weight: Weight, data_file: str) -> onnx.TensorProto:
+def external(weight: Weight, data_file: str) -> onnx.TensorProto:
+    """A weight as an initializer whose values lie in `data_file`."""
     proto = TensorProto(name=weight.name, data_type=helper.np_dtype_to_tensor_dtype(weight.dtype), dims=weight.shape)
     proto.data_location = TensorProto.EXTERNAL
     for key, value in (("location", data_file), ("offset", str(weight.offset)), ("length", str(weight.size))):

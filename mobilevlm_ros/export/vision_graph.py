@@ -1,12 +1,13 @@
 """The graph from a letterboxed picture to visual tokens: normalisation, CLIP tower, projector.
 
-Standard operators only, unfused, so that any runtime and any quantiser can read it. The tower's layers behind the selected one
-are not exported. Knows the architecture; mirrors `checkpoint.model.MobileVLM.encode_images`.
+Standard operators; attention may be written by a runtime's own (`cpu_dialect.tower_attention`). The tower's layers behind the
+selected one are not exported. Knows the architecture; mirrors `checkpoint.model.MobileVLM.encode_images`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,12 +16,28 @@ from mobilevlm_ros.checkpoint.model import PROJECTOR_PREFIX, VISION_PREFIX
 from mobilevlm_ros.checkpoint.projector import CHANNEL_NORM_EPS
 from mobilevlm_ros.export.onnx_builder import GraphBuilder
 
+TowerAttention = Callable[[GraphBuilder, VisionConfig, str, str, str], str]
+"""Writes full self-attention: queries, keys and values [N, T, width] in, what they are mixed to in the same shape out."""
 
-def build_vision(graph: GraphBuilder, config: MobileVlmConfig) -> None:
+
+def standard_attention(graph: GraphBuilder, vision: VisionConfig, queries: str, keys: str, values: str) -> str:
+    """Attention in standard operators; see `TowerAttention`."""
+    split = graph.constant([0, 0, vision.num_attention_heads, vision.head_dim], "int64")
+
+    def heads(value: str, order: list[int]) -> str:
+        return graph.node("Transpose", graph.node("Reshape", value, split), perm=order)
+
+    scaled = graph.node("Mul", heads(queries, [0, 2, 1, 3]), graph.constant(vision.head_dim**-0.5))
+    shares = graph.node("Softmax", graph.node("MatMul", scaled, heads(keys, [0, 2, 3, 1])), axis=-1)
+    mixed = graph.node("Transpose", graph.node("MatMul", shares, heads(values, [0, 2, 1, 3])), perm=[0, 2, 1, 3])
+    return graph.node("Reshape", mixed, graph.constant([0, 0, vision.hidden_size], "int64"))
+
+
+def build_vision(graph: GraphBuilder, config: MobileVlmConfig, attention: TowerAttention = standard_attention) -> None:
     """Adds input `pixels` uint8 [N, S, S, 3] RGB and output `features` float32 [N, image_tokens, hidden] to an empty graph."""
     size = config.vision.image_size
     pixels = graph.input("pixels", "uint8", ["N", size, size, 3])
-    patches = _tower(graph, config, _normalise(graph, config.vision, pixels))
+    patches = _tower(graph, config, attention, _normalise(graph, config.vision, pixels))
     if config.projector is ProjectorKind.LDP:
         features = _ldp(graph, config, patches)
     else:
@@ -30,13 +47,14 @@ def build_vision(graph: GraphBuilder, config: MobileVlmConfig) -> None:
 
 def _normalise(graph: GraphBuilder, config: VisionConfig, pixels: str) -> str:
     """uint8 [N, S, S, 3] to normalised float [N, 3, S, S]."""
-    planes = graph.node("Cast", graph.node("Transpose", pixels, perm=[0, 3, 1, 2]), to=1)
+    # The Cast comes first: TensorRT takes bytes from outside, but computes with none.
+    planes = graph.node("Transpose", graph.node("Cast", pixels, to=1), perm=[0, 3, 1, 2])
     unit = graph.node("Div", planes, graph.constant(255.0))
     centred = graph.node("Sub", unit, graph.constant(np.reshape(config.image_mean, (3, 1, 1))))
     return graph.node("Div", centred, graph.constant(np.reshape(config.image_std, (3, 1, 1))))
 
 
-def _tower(graph: GraphBuilder, config: MobileVlmConfig, planes: str) -> str:
+def _tower(graph: GraphBuilder, config: MobileVlmConfig, attention: TowerAttention, planes: str) -> str:
     """Normalised [N, 3, S, S] to the patches' features [N, grid * grid, vision width], without the class token."""
     vision, prefix = config.vision, VISION_PREFIX
     kernel = [vision.patch_size, vision.patch_size]
@@ -49,7 +67,7 @@ def _tower(graph: GraphBuilder, config: MobileVlmConfig, planes: str) -> str:
     hidden = graph.node("Add", padded, _positions(graph, prefix))
     hidden = _layer_norm(graph, hidden, f"{prefix}pre_layrnorm", vision.layer_norm_eps)
     for layer in range(config.vision_layers_used):
-        hidden = _tower_layer(graph, vision, hidden, f"{prefix}encoder.layers.{layer}.")
+        hidden = _tower_layer(graph, vision, attention, hidden, f"{prefix}encoder.layers.{layer}.")
     starts, ends = graph.constant([1], "int64"), graph.constant([vision.grid**2 + 1], "int64")
     return graph.node("Slice", hidden, starts, ends, graph.constant([1], "int64"))
 
@@ -66,28 +84,15 @@ def _positions(graph: GraphBuilder, prefix: str) -> str:
     return graph.derived(position, graph.tensors.shape(position), read, exact=True)
 
 
-def _tower_layer(graph: GraphBuilder, vision: VisionConfig, hidden: str, prefix: str) -> str:
+def _tower_layer(graph: GraphBuilder, vision: VisionConfig, attention: TowerAttention, hidden: str, prefix: str) -> str:
     normed = _layer_norm(graph, hidden, f"{prefix}layer_norm1", vision.layer_norm_eps)
-    hidden = graph.node("Add", hidden, _attention(graph, vision, normed, f"{prefix}self_attn."))
+    queries, keys, values = (_linear(graph, normed, f"{prefix}self_attn.{part}_proj") for part in "qkv")
+    mixed = attention(graph, vision, queries, keys, values)
+    hidden = graph.node("Add", hidden, _linear(graph, mixed, f"{prefix}self_attn.out_proj"))
     normed = _layer_norm(graph, hidden, f"{prefix}layer_norm2", vision.layer_norm_eps)
     inner = _linear(graph, normed, f"{prefix}mlp.fc1")
     inner = _quick_gelu(graph, inner) if vision.hidden_act == "quick_gelu" else _gelu(graph, inner)
     return graph.node("Add", hidden, _linear(graph, inner, f"{prefix}mlp.fc2"))
-
-
-def _attention(graph: GraphBuilder, vision: VisionConfig, hidden: str, prefix: str) -> str:
-    """Full self-attention over [N, T, width]."""
-    split = graph.constant([0, 0, vision.num_attention_heads, vision.head_dim], "int64")
-
-    def heads(part: str, order: list[int]) -> str:
-        return graph.node("Transpose", graph.node("Reshape", _linear(graph, hidden, prefix + part), split), perm=order)
-
-    queries, keys = heads("q_proj", [0, 2, 1, 3]), heads("k_proj", [0, 2, 3, 1])
-    queries = graph.node("Mul", queries, graph.constant(vision.head_dim**-0.5))
-    shares = graph.node("Softmax", graph.node("MatMul", queries, keys), axis=-1)
-    mixed = graph.node("Transpose", graph.node("MatMul", shares, heads("v_proj", [0, 2, 1, 3])), perm=[0, 2, 1, 3])
-    joined = graph.node("Reshape", mixed, graph.constant([0, 0, vision.hidden_size], "int64"))
-    return _linear(graph, joined, f"{prefix}out_proj")
 
 
 def _ldp(graph: GraphBuilder, config: MobileVlmConfig, patches: str) -> str:

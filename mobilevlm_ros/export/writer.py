@@ -106,14 +106,15 @@ class PackageWriter:
         return dict(self._files)
 
     def graph(self, name: str, graph: GraphBuilder, opsets: Mapping[str, int], progress: Progress) -> None:
-        """Writes the graph `name` and its weights `name`.data, one weight after another."""
+        """Writes the graph `name` and, if it has weights of its own, `name`.data, one weight after another."""
         data_name = f"{name}.data"
-        with self._file(data_name) as data:
-            for weight in graph.weights():
-                array = stored(weight)
-                data.pad_to(weight.offset)
-                data.write(memoryview(array.reshape(-1).view(np.uint8)))
-                progress(weight.name, weight.size)
+        if weights := list(graph.weights()):
+            with self._file(data_name) as data:
+                for weight in weights:
+                    array = stored(weight)
+                    data.pad_to(weight.offset)
+                    data.write(memoryview(array.reshape(-1).view(np.uint8)))
+                    progress(weight.name, weight.size)
         with self._file(name) as file:
             file.write(graph.model(data_name, opsets).SerializeToString(deterministic=True))
 

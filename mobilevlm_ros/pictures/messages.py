@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
+from mobilevlm_ros.pictures.depth_picture import depth_to_grey
 from mobilevlm_ros.pictures.opencv import opencv
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 
@@ -51,11 +52,16 @@ class CompressedImageMessage(Protocol):
 class _Encoding:
     """How one encoding lies in memory, and the way from there to RGB."""
 
-    sample_bytes: int
+    sample: str  # numpy's name of a sample's type, without the byte order
     samples: int  # in a pixel
     to_rgb: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
     even_width: bool = False
     half_planes: bool = False  # a half-height chroma plane follows the luma plane
+
+    @property
+    def sample_bytes(self) -> int:
+        """1, 2 or 4."""
+        return int(self.sample[1:])
 
 
 def to_rgb(message: ImageMessage) -> Pixels:
@@ -65,7 +71,7 @@ def to_rgb(message: ImageMessage) -> Pixels:
         message: any encoding of `ENCODINGS`, padded rows and either byte order.
 
     Returns:
-        uint8 [height, width, 3], RGB, contiguous. 16-bit samples are scaled to 8 bits.
+        uint8 [height, width, 3], RGB, contiguous. 16-bit samples are scaled to 8 bits; depth is shown in grey, near is bright.
 
     Raises:
         VlmError: BAD_IMAGE, where size, step, data and encoding disagree or the encoding is not known.
@@ -90,23 +96,28 @@ def to_rgb(message: ImageMessage) -> Pixels:
 
 
 def compressed_to_rgb(message: CompressedImageMessage) -> Pixels:
-    """Returns the picture of a JPEG or PNG message, whatever its `format` says.
+    """Returns the picture of a JPEG or PNG message.
+
+    Its `format` is looked at for grey files only: image_transport writes there what the grey was, such as
+    `bayer_rggb8; jpeg compressed ` or `16UC1; png compressed `.
 
     Returns:
-        uint8 [height, width, 3], RGB, contiguous. 16-bit grey is scaled to 8 bits, transparency is dropped.
+        uint8 [height, width, 3], RGB, contiguous. 16-bit grey is scaled to 8 bits, a Bayer mosaic made colours, depth shown in
+        grey; transparency is dropped.
 
     Raises:
-        VlmError: BAD_IMAGE, where the data is neither JPEG nor PNG, is cut short or damaged, or is a depth picture.
+        VlmError: BAD_IMAGE, where the data is neither JPEG nor PNG, is cut short or damaged, or has image_transport's
+            form for depth (`compressedDepth`).
     """
     if "compresseddepth" in message.format.lower():
-        raise _bad(f"'{message.format}' is a depth picture, not one to look at")
+        raise _bad(f"'{message.format}' has a form of its own, which is not read; listen to the depth's raw topic")
     if not len(message.data):
         raise _bad("the compressed picture has no data")
     try:
         with PillowImage.open(io.BytesIO(memoryview(message.data)), formats=("JPEG", "PNG")) as picture:
             check_size(*picture.size)
-            return _pillow_to_rgb(picture)
-    except VlmError:
+            return _pillow_to_rgb(picture, message.format)
+    except (VlmError, MemoryError):
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise _bad(f"the compressed picture ('{message.format}') cannot be decoded: {error}") from error
@@ -118,17 +129,23 @@ def _rows(message: ImageMessage) -> int:
     return height if len(message.data) == height * message.step else height * 3 // 2
 
 
-def _pillow_to_rgb(picture: PillowImage.Image) -> Pixels:
+def _pillow_to_rgb(picture: PillowImage.Image, form: str) -> Pixels:
     """Decodes an opened picture; Pillow alone would clip 16-bit grey instead of scaling it."""
-    if picture.mode.startswith("I"):
-        grey = np.asarray(picture).astype(np.uint16)
-        return np.repeat(_to_8_bits(grey)[:, :, None], 3, axis=2)
-    return np.array(picture.convert("RGB"))
+    if picture.mode not in ("L", "I", "I;16", "I;16B"):
+        return np.array(picture.convert("RGB"))
+    grey = np.asarray(picture)[:, :, None]
+    encoding = form.partition(";")[0].strip().lower()
+    if encoding in DEPTH:
+        return _TABLE[encoding].to_rgb(grey)
+    if picture.mode != "L":
+        grey = _to_8_bits(grey)
+    if encoding.startswith("bayer_") and encoding in _TABLE:
+        return _TABLE[encoding].to_rgb(grey)
+    return np.repeat(grey, 3, axis=2)
 
 
 def _convert(message: ImageMessage, layout: _Encoding, rows: int) -> Pixels:
-    order = ">" if message.is_bigendian else "<"
-    dtype = np.dtype(np.uint8) if layout.sample_bytes == 1 else np.dtype(f"{order}u{layout.sample_bytes}")
+    dtype = np.dtype(f"{'>' if message.is_bigendian else '<'}{layout.sample}")
     stride = layout.samples * layout.sample_bytes
     view: npt.NDArray[Any] = np.ndarray(
         (rows, message.width, layout.samples),
@@ -136,11 +153,11 @@ def _convert(message: ImageMessage, layout: _Encoding, rows: int) -> Pixels:
         memoryview(message.data),
         strides=(message.step, stride, layout.sample_bytes),
     )
-    if layout.sample_bytes == 2:
+    if layout.sample_bytes == 2 and message.encoding.lower() not in DEPTH:
         view = _to_8_bits(view)
     try:
         return np.ascontiguousarray(layout.to_rgb(view))
-    except VlmError:
+    except (VlmError, MemoryError):
         raise
     except Exception as error:  # OpenCV's own kind, which only its module names
         raise _bad(f"OpenCV cannot convert {message.width} x {message.height} {message.encoding}") from error
@@ -154,14 +171,12 @@ def _to_8_bits(samples: npt.NDArray[Any]) -> Pixels:
 
 def unknown_encoding(message: ImageMessage) -> VlmError:
     """The error for an encoding outside `ENCODINGS`."""
-    if is_depth(message):
-        return _bad(f"'{message.encoding}' is a depth picture, not one to look at")
     return _bad(f"the encoding '{message.encoding}' is not known; known are {', '.join(ENCODINGS)}")
 
 
 def is_depth(message: ImageMessage) -> bool:
     """Whether the samples are distances."""
-    return "32F" in message.encoding or message.encoding == "16UC1"
+    return message.encoding.lower() in DEPTH
 
 
 def check_size(width: int, height: int) -> None:
@@ -192,31 +207,40 @@ def _cvt_color(view: npt.NDArray[Any], code: str) -> npt.NDArray[Any]:
     return converted
 
 
+def _show_depth(view: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.repeat(depth_to_grey(view), 3, axis=2)
+
+
 def _table() -> dict[str, _Encoding]:
     table: dict[str, _Encoding] = {}
-    for size, suffix in ((1, "8"), (2, "16")):
-        table[f"rgb{suffix}"] = _Encoding(size, 3, lambda view: view)
-        table[f"bgr{suffix}"] = _Encoding(size, 3, _by("COLOR_BGR2RGB"))
-        table[f"rgba{suffix}"] = _Encoding(size, 4, _by("COLOR_RGBA2RGB"))
-        table[f"bgra{suffix}"] = _Encoding(size, 4, _by("COLOR_BGRA2RGB"))
-        table[f"mono{suffix}"] = _Encoding(size, 1, _by("COLOR_GRAY2RGB"))
+    for sample, suffix in (("u1", "8"), ("u2", "16")):
+        table[f"rgb{suffix}"] = _Encoding(sample, 3, lambda view: view)
+        table[f"bgr{suffix}"] = _Encoding(sample, 3, _by("COLOR_BGR2RGB"))
+        table[f"rgba{suffix}"] = _Encoding(sample, 4, _by("COLOR_RGBA2RGB"))
+        table[f"bgra{suffix}"] = _Encoding(sample, 4, _by("COLOR_BGRA2RGB"))
+        table[f"mono{suffix}"] = _Encoding(sample, 1, _by("COLOR_GRAY2RGB"))
         # OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first row's first two.
-        table[f"bayer_rggb{suffix}"] = _Encoding(size, 1, _flat_by("COLOR_BayerBG2RGB"))
-        table[f"bayer_bggr{suffix}"] = _Encoding(size, 1, _flat_by("COLOR_BayerRG2RGB"))
-        table[f"bayer_gbrg{suffix}"] = _Encoding(size, 1, _flat_by("COLOR_BayerGR2RGB"))
-        table[f"bayer_grbg{suffix}"] = _Encoding(size, 1, _flat_by("COLOR_BayerGB2RGB"))
+        table[f"bayer_rggb{suffix}"] = _Encoding(sample, 1, _flat_by("COLOR_BayerBG2RGB"))
+        table[f"bayer_bggr{suffix}"] = _Encoding(sample, 1, _flat_by("COLOR_BayerRG2RGB"))
+        table[f"bayer_gbrg{suffix}"] = _Encoding(sample, 1, _flat_by("COLOR_BayerGR2RGB"))
+        table[f"bayer_grbg{suffix}"] = _Encoding(sample, 1, _flat_by("COLOR_BayerGB2RGB"))
     # What cv_bridge writes for an OpenCV picture whose encoding nobody named: OpenCV's own channel order.
     table["8uc1"], table["8uc3"], table["8uc4"] = table["mono8"], table["bgr8"], table["bgra8"]
     for name in ("yuv422", "uyvy"):
-        table[name] = _Encoding(1, 2, _by("COLOR_YUV2RGB_UYVY"), even_width=True)
+        table[name] = _Encoding("u1", 2, _by("COLOR_YUV2RGB_UYVY"), even_width=True)
     for name in ("yuv422_yuy2", "yuyv"):
-        table[name] = _Encoding(1, 2, _by("COLOR_YUV2RGB_YUYV"), even_width=True)
-    table["nv12"] = _Encoding(1, 1, _flat_by("COLOR_YUV2RGB_NV12"), even_width=True, half_planes=True)
-    table["nv21"] = _Encoding(1, 1, _flat_by("COLOR_YUV2RGB_NV21"), even_width=True, half_planes=True)
+        table[name] = _Encoding("u1", 2, _by("COLOR_YUV2RGB_YUYV"), even_width=True)
+    table["nv12"] = _Encoding("u1", 1, _flat_by("COLOR_YUV2RGB_NV12"), even_width=True, half_planes=True)
+    table["nv21"] = _Encoding("u1", 1, _flat_by("COLOR_YUV2RGB_NV21"), even_width=True, half_planes=True)
+    table["16uc1"] = _Encoding("u2", 1, _show_depth)
+    table["32fc1"] = _Encoding("f4", 1, _show_depth)
     return table
 
 
 _TABLE = _table()
+
+DEPTH: tuple[str, ...] = ("16uc1", "32fc1")
+"""The encodings whose samples are distances, in lower case."""
 
 ENCODINGS: tuple[str, ...] = tuple(_TABLE)
 """The encodings of uncompressed pictures that are read here, in lower case."""

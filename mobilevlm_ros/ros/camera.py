@@ -2,8 +2,9 @@
 
 A subscription's callback only stores a reference to the serialized message. It is decoded when a request takes it, at most
 once, in that request's thread. A frame's age is the node's clock less the image's stamp, and on a wall clock also not less than
-the time since the frame came, so that a stalled camera with a wrong clock is noticed. This module opens no subscription and
-knows no model.
+the time since the frame came, so that a stalled camera with a wrong clock is noticed. Taking a frame counts as a use of the
+camera (`slot.demand`), which may be listened to only while it is used; then the first frame is waited for. This module opens no
+subscription and knows no model.
 """
 
 from __future__ import annotations
@@ -13,17 +14,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 import numpy as np
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from mobilevlm_ros.ros.demand import Demand
 from mobilevlm_ros.ros.images import compressed_to_rgb, to_rgb
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.requests import CancelToken
+
+FIRST_PICTURE_SECONDS = 3.0
+"""How long a request waits for the first picture of a camera that has just begun to be listened to."""
+
+_LONG_AGO = float("-inf")
+
+
+class Listening(Enum):
+    """Whether a camera is listened to."""
+
+    NO = "no"
+    OPENING = "from now on"
+    YES = "yes"
 
 
 class FramePolicy(IntEnum):
@@ -82,6 +97,12 @@ class Snapshot:
         """The picture; raises VlmError(BAD_IMAGE) for a damaged message."""
         return self._decode()[1]
 
+    @property
+    def problem(self) -> str:
+        """Why the picture cannot be read, as far as somebody has asked for it; else empty."""
+        decoded = self._decoded
+        return decoded.message if isinstance(decoded, VlmError) else ""
+
     def age(self, times: Times) -> float:
         """Returns the age in seconds; negative for a stamp ahead of the node's clock."""
         age = (times.now_ns - self.stamp_ns) / 1e9
@@ -107,7 +128,10 @@ class CameraSlot:
 
     def __init__(self, name: str, clock: Callable[[], Times]) -> None:
         self.name = name
+        self.demand = Demand()
+        """Told of each request; `with slot.demand.hold():` keeps the camera listened to."""
         self._clock = clock
+        self._since: float | None = _LONG_AGO  # `time.monotonic` seconds; None while nobody listens
         self._newest: Snapshot | None = None
         self._received = 0
         self._changed = threading.Condition()
@@ -122,6 +146,25 @@ class CameraSlot:
         """The newest frame, however old it is."""
         return self._newest
 
+    @property
+    def listening(self) -> Listening:
+        """Whether frames can come."""
+        since = self._since
+        if since is None:
+            return Listening.NO
+        opening = not self._is_current() and time.monotonic() - since < FIRST_PICTURE_SECONDS
+        return Listening.OPENING if opening else Listening.YES
+
+    def begin(self) -> None:
+        """From now on frames can come."""
+        with self._changed:
+            self._since = time.monotonic()
+
+    def end(self) -> None:
+        """No frames come any longer. The newest is kept."""
+        with self._changed:
+            self._since = None
+
     def put(self, snapshot: Snapshot) -> None:
         """Makes a frame the newest one."""
         with self._changed:
@@ -134,16 +177,24 @@ class CameraSlot:
         with self._changed:
             self._newest = None
 
-    def take_newest(self, max_age: float) -> Snapshot:
+    def take_newest(self, max_age: float, deadline: float = _LONG_AGO, cancel: CancelToken | None = None) -> Snapshot:
         """Returns the newest frame, if it is at most `max_age` seconds old.
+
+        Where the camera has only now begun to be listened to, its first frame is waited for, `FIRST_PICTURE_SECONDS` at most;
+        the newest from before counts where none comes.
+
+        Args:
+            deadline: `time.monotonic` seconds at which the wait is given up.
+            cancel: ends the wait.
 
         Raises:
             VlmError: NO_IMAGE where none came yet, STALE_IMAGE with its age where it is too old or stamped ahead of the clock by
-                more than `max_age`, BAD_IMAGE where it has no readable stamp.
+                more than `max_age`, BAD_IMAGE where it has no readable stamp, CANCELLED.
         """
-        newest = self._newest
+        with self.demand.hold():
+            newest = self._wait_for_first(deadline, cancel or CancelToken())
         if newest is None:
-            raise VlmError(ErrorCode.NO_IMAGE, f"camera '{self.name}' has not delivered a picture yet")
+            raise self._no_image()
         self._check_age(newest, max_age)
         return newest
 
@@ -157,22 +208,45 @@ class CameraSlot:
         Raises:
             VlmError: NO_IMAGE or STALE_IMAGE where no such frame came in time, CANCELLED, BAD_IMAGE for an unreadable stamp.
         """
-        with self._changed:
+        with self.demand.hold(), self._changed:
             while True:
                 newest = self._newest
                 if newest is not None and newest.stamp_ns > after_ns:
                     return newest
-                if cancel.cancelled:
-                    raise VlmError(ErrorCode.CANCELLED, "taken back while it waited for a picture")
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
+                if not self._wait_until(deadline, cancel):
                     break
-                # The token cannot wake this condition, so it is looked at from time to time.
-                self._changed.wait(min(remaining, 0.05))
         if newest is None:
-            raise VlmError(ErrorCode.NO_IMAGE, f"camera '{self.name}' has not delivered a picture yet")
+            raise self._no_image()
         age = newest.age(self._clock())
         raise VlmError(ErrorCode.STALE_IMAGE, f"camera '{self.name}' sent no picture in time; its newest is {age:.2f} s old")
+
+    def _wait_for_first(self, deadline: float, cancel: CancelToken) -> Snapshot | None:
+        asked = time.monotonic()
+        with self._changed:
+            while not self._is_current():
+                since = asked if self._since is None else self._since
+                if not self._wait_until(min(deadline, since + FIRST_PICTURE_SECONDS), cancel):
+                    break
+            return self._newest
+
+    def _wait_until(self, end: float, cancel: CancelToken) -> bool:
+        """Waits for a change, but only for a moment; returns whether there is time left. With the lock held."""
+        if cancel.cancelled:
+            raise VlmError(ErrorCode.CANCELLED, "taken back while it waited for a picture")
+        remaining = end - time.monotonic()
+        if remaining <= 0:
+            return False
+        # The token cannot wake this condition, so it is looked at from time to time.
+        self._changed.wait(min(remaining, 0.05))
+        return True
+
+    def _is_current(self) -> bool:
+        """Whether the newest frame came since the camera is listened to."""
+        newest, since = self._newest, self._since
+        return newest is not None and since is not None and newest.arrived >= since
+
+    def _no_image(self) -> VlmError:
+        return VlmError(ErrorCode.NO_IMAGE, f"camera '{self.name}' has not delivered a picture yet")
 
     def _check_age(self, snapshot: Snapshot, max_age: float) -> None:
         age = snapshot.age(self._clock())
@@ -226,6 +300,8 @@ def stamp_ns(serialized: bytes) -> int:
 def _decode(serialized: bytes, kind: type[Image] | type[CompressedImage]) -> tuple[Header, Frame]:
     try:
         message = deserialize_message(serialized, kind)
+    except MemoryError:
+        raise
     except Exception as error:  # the middleware has an exception of its own
         raise VlmError(ErrorCode.BAD_IMAGE, f"the image message is damaged: {error}") from error
     pixels: np.ndarray = compressed_to_rgb(message) if kind is CompressedImage else to_rgb(message)

@@ -29,6 +29,9 @@ from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.prompt import Turn
 from mobilevlm_ros.tasks import Answer, Settings
 
+RESULT_SECONDS = 60
+"""How long a goal's result is kept for a client that asks late; with rclpy's own 900 a busy node would hold thousands."""
+
 FEEDBACK_INTERVAL = 0.01
 """Seconds between two feedback messages of a goal, so that a fast model does not overrun its client's queue of ten."""
 
@@ -52,6 +55,7 @@ class ChatServer:
             cancel_callback=self._cancel,
             callback_group=group,
             feedback_pub_qos_profile=qos.stream(),
+            result_timeout=RESULT_SECONDS,
         )
 
     def wait_until_idle(self, timeout: float) -> bool:
@@ -156,6 +160,8 @@ def _remember(session: Session, message: str, outcome: Outcome[Answer], job: Job
 def _result(outcome: Outcome[Answer], message: str, session: str) -> Chat.Result:
     result = Chat.Result(answer=answer_message(outcome, message), session=session)
     result.error_code, result.error_msg = result.answer.error_code, result.answer.error_msg
+    if outcome.result is not None:
+        result.turns, result.turns_left_out = outcome.result.turns, outcome.result.turns_left_out
     return result
 
 

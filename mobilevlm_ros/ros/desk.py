@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from mobilevlm_msgs.msg import RequestOptions
 
-from mobilevlm_ros.ros.admission import Gate
+from mobilevlm_ros.ros.admission import Entrant, Gate
 from mobilevlm_ros.ros.camera import Cameras, FramePolicy, Snapshot, Times
 from mobilevlm_ros.ros.messages import NOWHERE, Outcome, Source, seconds
 from mobilevlm_ros.ros.model import Model
@@ -52,8 +52,10 @@ class Wishes:
 
 @dataclass
 class Job:
-    """A request on its way: what a task needs, filled in as it becomes known."""
+    """A request on its way: what a task needs, filled in as it becomes known. Its `report` goes in the place of the desk's."""
 
+    entrant: Entrant = Entrant.REQUEST
+    report: Report | None = None
     cancel: CancelToken = field(default_factory=CancelToken)
     same: Snapshot | None = None
     snapshot: Snapshot | None = None
@@ -101,7 +103,7 @@ class Desk:
         job = job or Job()
         source = NOWHERE
         try:
-            with self._gate.enter(job.cancel):
+            with self._gate.enter(job.cancel, job.entrant):
                 wishes = self._wishes(options)
                 job.snapshot = self._take(wishes, job)
                 frame = job.snapshot.frame
@@ -114,7 +116,7 @@ class Desk:
             outcome = Outcome(None, ErrorCode.OUT_OF_MEMORY, "the machine has no memory left for this request", source)
         except Exception as error:  # noqa: BLE001 - a defect must end this request and nothing else
             outcome = Outcome(None, ErrorCode.MODEL_ERROR, f"{type(error).__name__}: {error}", source)
-        self._report(outcome)
+        (job.report or self._report)(outcome)
         return outcome
 
     @contextmanager
@@ -138,7 +140,7 @@ class Desk:
             return job.same
         if wishes.policy is FramePolicy.NEXT:
             return slot.take_next(wishes.asked_ns, wishes.deadline, job.cancel)
-        return slot.take_newest(wishes.max_age)
+        return slot.take_newest(wishes.max_age, wishes.deadline, job.cancel)
 
     def _settings(self, wishes: Wishes, job: Job) -> Settings:
         timeout = wishes.deadline - time.monotonic()

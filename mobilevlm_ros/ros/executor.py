@@ -8,15 +8,13 @@ since the address of its sender is lost with it. Knows nothing of the node's wor
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.logging import get_logger
 
-LOG_INTERVAL = 5.0
-"""Seconds between two lines about messages that were dropped."""
+from mobilevlm_ros.ros.throttle import Throttle
 
 
 class SteadyExecutor(MultiThreadedExecutor):
@@ -25,7 +23,7 @@ class SteadyExecutor(MultiThreadedExecutor):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._dropped = 0
-        self._last_logged = -LOG_INTERVAL
+        self._throttle = Throttle()
 
     @property
     def dropped(self) -> int:
@@ -54,10 +52,8 @@ class SteadyExecutor(MultiThreadedExecutor):
 
     def _log(self, entity: Any, error: Exception) -> None:
         self._dropped += 1
-        now = time.monotonic()
-        if now - self._last_logged < LOG_INTERVAL:
-            return
-        self._last_logged = now
         name = getattr(entity, "topic_name", None) or getattr(entity, "srv_name", None) or type(entity).__name__
         reason = " ".join(str(error).split())
-        get_logger("mobilevlm").warning(f"dropped a malformed message on '{name}', {self._dropped} so far: {reason}")
+        text = f"dropped a malformed message on '{name}', {self._dropped} so far: {reason}"
+        if line := self._throttle.line("malformed", text):
+            get_logger("mobilevlm").warning(line)

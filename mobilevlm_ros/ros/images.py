@@ -6,7 +6,7 @@ import numpy as np
 from sensor_msgs.msg import Image
 
 from mobilevlm_ros.pictures import messages
-from mobilevlm_ros.pictures.messages import ENCODINGS, Pixels, compressed_to_rgb, is_depth, unknown_encoding
+from mobilevlm_ros.pictures.messages import ENCODINGS, Pixels, compressed_to_rgb, unknown_encoding
 from mobilevlm_ros.pictures.opencv import opencv
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 
@@ -21,7 +21,7 @@ def to_rgb(message: Image) -> Pixels:
     Raises:
         VlmError: BAD_IMAGE, where size, step, data and encoding disagree or nobody here knows the encoding.
     """
-    if message.encoding.lower() in ENCODINGS or is_depth(message):
+    if message.encoding.lower() in ENCODINGS:
         return messages.to_rgb(message)
     messages.check_size(message.width, message.height)
     problem = unknown_encoding(message)

@@ -14,7 +14,7 @@ from mobilevlm_ros import tasks
 from mobilevlm_ros.models import NANO, shipped_package
 from mobilevlm_ros.ros.parameters import NodeOptions
 from mobilevlm_ros.runtime.engine import Engine, EngineConfig
-from mobilevlm_ros.runtime.errors import PackageError
+from mobilevlm_ros.runtime.errors import PackageError, VlmError
 from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.geometry import Box
 from mobilevlm_ros.runtime.package import ModelPackage
@@ -26,12 +26,16 @@ OnText = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ModelStats:
-    """What diagnostics tell of a model: its backend, waiting and running requests, bytes of kept prefixes."""
+    """What is told of a model: its backend, the fields of `runtime.engine.EngineStats`, and the backend's notice."""
 
     backend: str
     waiting: int
     running: int
     prefix_cache_bytes: int
+    busy: bool = False
+    steps: int = 0
+    lost: str = ""
+    notice: str = ""
 
 
 class Model(Protocol):
@@ -48,6 +52,10 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Ends every request with CANCELLED and frees the model."""
+        ...
+
+    def give_up(self, error: VlmError) -> None:
+        """Ends every request with `error`, although the model does not come back; `close` does nothing afterwards."""
         ...
 
     def ask(self, frame: Frame, question: str, settings: Settings) -> Answer: ...
@@ -73,10 +81,22 @@ class EngineModel:
 
     def stats(self) -> ModelStats:
         stats = self._engine.stats()
-        return ModelStats(self._engine.backend_name, stats.waiting, stats.running, stats.prefix_cache_bytes)
+        return ModelStats(
+            self._engine.backend_name,
+            stats.waiting,
+            stats.running,
+            stats.prefix_cache_bytes,
+            stats.busy,
+            stats.steps,
+            stats.lost,
+            self._engine.notice,
+        )
 
     def close(self) -> None:
         self._engine.close()
+
+    def give_up(self, error: VlmError) -> None:
+        self._engine.give_up(error)
 
     def ask(self, frame: Frame, question: str, settings: Settings) -> Answer:
         return tasks.ask(self._engine, frame, question, settings)
@@ -94,8 +114,8 @@ class EngineModel:
         return tasks.classify(self._engine, frame, question, labels, settings)
 
 
-def load(options: NodeOptions) -> Model:
-    """Verifies and loads the model package that the parameters name.
+def load(options: NodeOptions, report: Callable[[str], None] = lambda line: None) -> Model:
+    """Verifies and loads the model package that the parameters name; `report` is told, line by line, what takes long.
 
     Raises:
         VlmError: one line with the path, what was expected and what was found.
@@ -104,12 +124,18 @@ def load(options: NodeOptions) -> Model:
         raise PackageError("the parameter 'model' is empty: set it to the folder of a model package")
     config = EngineConfig(
         threads=options.threads,
+        cpu_affinity=options.cpu_affinity,
         rows=options.rows,
         context_length=options.context_length,
-        queue_size=options.queue_size,
+        queue_size=options.max_requests + options.rows,  # room for whom the gate lets in, standing questions too
         prefix_cache_mb=options.prefix_cache_mb,
+        backend=options.backend,
+        backend_fallback=options.backend_fallback,
+        engine_cache=options.engine_cache,
     )
-    return EngineModel(Engine.open(_folder(options.model), config))
+    engine = Engine.open(_folder(options.model), config, report)
+    engine.warm_up()
+    return EngineModel(engine)
 
 
 def name_of(package: str) -> str:

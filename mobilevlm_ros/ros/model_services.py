@@ -10,6 +10,7 @@ from rclpy.node import Node
 
 from mobilevlm_ros.ros import qos
 from mobilevlm_ros.ros.selection import SHOWN, Selection
+from mobilevlm_ros.ros.throttle import Throttle
 from mobilevlm_ros.runtime.engine import as_vlm_error
 from mobilevlm_ros.runtime.errors import ErrorCode
 
@@ -20,6 +21,7 @@ class ModelServices:
     def __init__(self, node: Node, group: CallbackGroup, selection: Selection) -> None:
         """Args: group: a reentrant one, so that a second selection is told at once that it is one too many."""
         self._log = node.get_logger()
+        self._throttle = Throttle()
         self._selection = selection
         for kind, name, callback in ((SelectModel, "~/select_model", self._select), (ListModels, "~/list_models", self._list)):
             node.create_service(kind, name, callback, qos_profile=qos.requests(), callback_group=group)
@@ -31,7 +33,9 @@ class ModelServices:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the package, the model before goes on answering
             reason = as_vlm_error(error)
             response.error_code, response.error_msg = int(reason.code), reason.message
-            self._log.warning(f"the model stays: '{request.name[:SHOWN]}' cannot be selected: {reason.message}")
+            text = f"the model stays: '{request.name[:SHOWN]}' cannot be selected: {reason.message}"
+            if line := self._throttle.line(reason.code, text):
+                self._log.warning(line)
         choice = self._selection.choice()
         response.active, response.available = choice.active, list(choice.available)
         if not response.error_code:

@@ -8,11 +8,12 @@ bring pictures in, `services`, `prompts` and `chat` take requests, `desk` serves
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import rclpy
@@ -20,7 +21,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.signals import SignalHandlerOptions
@@ -29,20 +29,27 @@ from mobilevlm_ros.ros.admission import Gate
 from mobilevlm_ros.ros.camera import Cameras, CameraSlot, Times
 from mobilevlm_ros.ros.chat import ChatServer
 from mobilevlm_ros.ros.desk import Desk
-from mobilevlm_ros.ros.diagnostics import CameraView, Diagnostics, Ledger, NodeView
-from mobilevlm_ros.ros.executor import SteadyExecutor
+from mobilevlm_ros.ros.diagnostics import CameraView, Diagnostics, NodeView, QueryView
 from mobilevlm_ros.ros.inputs import CameraInput, base_topic
-from mobilevlm_ros.ros.memory import keep_picture_buffers
+from mobilevlm_ros.ros.ledger import Ledger
+from mobilevlm_ros.ros.memory import keep_picture_buffers, resident_bytes
 from mobilevlm_ros.ros.messages import Outcome
 from mobilevlm_ros.ros.model import load, name_of
 from mobilevlm_ros.ros.model_services import ModelServices
 from mobilevlm_ros.ros.outputs import Outputs
-from mobilevlm_ros.ros.parameters import PARAMETERS, NodeOptions, Transport, refusal
+from mobilevlm_ros.ros.parameters import PARAMETERS, NodeOptions, refusal
 from mobilevlm_ros.ros.prompts import Prompts
+from mobilevlm_ros.ros.reception import Reception
 from mobilevlm_ros.ros.selection import Selection
 from mobilevlm_ros.ros.services import Services
+from mobilevlm_ros.ros.serving import LOST_MODEL, run
 from mobilevlm_ros.ros.sessions import Bounds, Sessions
-from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
+from mobilevlm_ros.ros.space import Space
+from mobilevlm_ros.ros.standing import Around, StandingQueries
+from mobilevlm_ros.ros.standing_services import StandingServices, publisher
+from mobilevlm_ros.ros.throttle import Throttle
+from mobilevlm_ros.ros.watchdog import Watchdog
+from mobilevlm_ros.runtime.errors import BackendError, ErrorCode, VlmError
 from mobilevlm_ros.tasks.results import Result
 
 SPARE_THREADS = 5
@@ -50,9 +57,6 @@ SPARE_THREADS = 5
 
 DRAIN_SECONDS = 5.0
 """How long requests that were taken back may need to leave."""
-
-FAREWELL_SECONDS = 0.5
-"""How long the executor runs on after the last request has ended, because the last results leave through it."""
 
 _CLIENT_ERRORS = (ErrorCode.NONE, ErrorCode.CANCELLED, ErrorCode.NO_GROUNDING)
 """Ends of a request that are not worth a line in the log."""
@@ -71,23 +75,29 @@ class MobileVlmNode(LifecycleNode):
         """
         super().__init__("mobilevlm", **kwargs)
         self._problem = ""
-        self._last_logged: dict[ErrorCode, float] = {}
+        self._progress = ""
+        self._closing = False
+        self._throttle = Throttle()
         self._options = self._declare_parameters()
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._gate = Gate()
         self._ledger = Ledger()
         self._sessions = Sessions(self._session_bounds)
+        self._reception = Reception(self.context)
         self._inputs = self._create_inputs()
         cameras = Cameras(tuple(camera.slot for camera in self._inputs))
         self._desk = Desk(self._gate, cameras, lambda: self._options, self._times, self._report)
-        self._selection = Selection(self._desk, load, name_of)
+        self._selection = Selection(self._desk, lambda options: load(options, self._on_progress), name_of)
         requests = ReentrantCallbackGroup()
         outputs = Outputs(self)
-        services = Services(self, requests, self._desk, outputs)
+        self._space = Space(self, self._reception, self._inputs, lambda: self._options)
+        services = Services(self, requests, self._desk, outputs, self._space)
         self._prompts = Prompts(self, MutuallyExclusiveCallbackGroup(), services, outputs)
         self._chat = ChatServer(self, requests, self._desk, outputs, self._sessions)
         ModelServices(self, requests, self._selection)
+        self._standing = self._create_standing(cameras, requests)
         self._answer_impossible_transitions()
+        self._answer_about_state_at_any_time()
         self._start_timers()
 
     @property
@@ -97,34 +107,59 @@ class MobileVlmNode(LifecycleNode):
 
     def close(self) -> None:
         """Ends every request and frees the model. The executor should still run, so that clients hear of their requests' end."""
+        self._closing = True
+        self._standing.pause()
         self._gate.close("it is shutting down")
         self._gate.wait_until_empty(DRAIN_SECONDS)
+        self._standing.close(DRAIN_SECONDS)
         self._chat.wait_until_idle(DRAIN_SECONDS)
         self._prompts.close()
+        self._reception.close()
         self._unload()
+
+    def watchdog(self, on_hang: Callable[[str], None]) -> Watchdog:
+        """Makes what looks for a model that hangs. `on_hang` is called with the reason, and should call `give_up`."""
+        return Watchdog(lambda: self._selection.loaded, lambda: self._options.hang_timeout, on_hang)
+
+    def give_up(self, reason: str) -> None:
+        """Ends every request with MODEL_ERROR and tells why, although a model does not come back."""
+        self.get_logger().fatal(reason)
+        self._problem = reason
+        self._selection.give_up(BackendError(reason))
+        self._gate.close(reason)
+        self._tell()
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Loads the model; a broken package is one line in the log and leaves the node unconfigured."""
         started = time.monotonic()
         self.get_logger().info(f"loading the model package '{self._options.model}'")
         try:
+            self._space.check(self._options)
             model = self._selection.configure(self._options)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the package, the node stays and says so
             self._problem = error.message if isinstance(error, VlmError) else f"{type(error).__name__}: {error}"
             self.get_logger().error(f"cannot be configured: {self._problem}")
             self._gate.close(f"it could not be configured: {self._problem}")
             return TransitionCallbackReturn.FAILURE
+        finally:
+            self._progress = ""
         self._problem = ""
+        self._standing.keep(self._options.standing_queries)
         self._gate.close("it is configured, but has not been activated")
-        self.get_logger().info(f"loaded {model.name} in {time.monotonic() - started:.1f} s")
+        backend = model.stats()
+        self.get_logger().info(f"loaded {model.name} in {time.monotonic() - started:.1f} s on {backend.backend}")
+        if backend.notice:
+            self.get_logger().warning(backend.notice)
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Listens to the cameras and lets requests in."""
         for camera in self._inputs:
             camera.open(self._options.image_transport)
-            self.get_logger().info(f"camera '{camera.slot.name}' listens on {' and '.join(camera.topics)}")
-        self._gate.open(self._options.max_requests)
+            self.get_logger().info(f"camera '{camera.slot.name}' listens on {' and '.join(camera.wanted_topics())}")
+        self._space.open()
+        self._gate.open(self._options.max_requests, self._options.rows)
+        self._standing.open(self._options.rows)
         return super().on_activate(state)
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
@@ -133,7 +168,7 @@ class MobileVlmNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
-        """Frees the model and forgets the conversations."""
+        """Frees the model and forgets the conversations and the standing queries."""
         self._unload()
         self._gate.close("it is not configured")
         return super().on_cleanup(state)
@@ -145,20 +180,44 @@ class MobileVlmNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def _close_gate(self, because: str) -> None:
+        self._standing.pause()
         self._gate.close(because)
         if not self._gate.wait_until_empty(DRAIN_SECONDS):
             self.get_logger().error(f"{self._gate.inside} requests did not end within {DRAIN_SECONDS:.0f} s")
+        self._standing.close(DRAIN_SECONDS)
         for camera in self._inputs:
             camera.close()
+        self._space.close()
 
     def _unload(self) -> None:
+        self._standing.forget()
         self._sessions.clear()
         self._selection.unload()
 
     def _create_inputs(self) -> tuple[CameraInput, ...]:
-        group = MutuallyExclusiveCallbackGroup()
         names = self._options.cameras
-        return tuple(CameraInput(self, group, CameraSlot(name, self._times), base_topic(name, len(names))) for name in names)
+
+        def create(name: str) -> CameraInput:
+            slot, topic = CameraSlot(name, self._times), base_topic(name, len(names))
+            return CameraInput(self, self._reception, slot, topic, lambda: self._options.camera_linger)
+
+        return tuple(map(create, names))
+
+    def _create_standing(self, cameras: Cameras, group: ReentrantCallbackGroup) -> StandingQueries:
+        around = Around(
+            desk=self._desk,
+            cameras=cameras,
+            options=lambda: self._options,
+            clock=self._times,
+            model=lambda: self._selection.choice().active,
+            publish=publisher(self),
+            look=self._space.look,
+            warn=self._warn,
+            inform=self.get_logger().info,
+        )
+        queries = StandingQueries(around)
+        StandingServices(self, group, queries, lambda: self._options)
+        return queries
 
     def _start_timers(self) -> None:
         # On a clock of their own: with use_sim_time the node's clock stands still until somebody publishes /clock.
@@ -216,28 +275,40 @@ class MobileVlmNode(LifecycleNode):
             try:
                 return change_state(request, response)
             except Exception as error:  # noqa: BLE001 - rclpy's own exception has no public name
-                self.get_logger().warning(f"transition {request.transition.id} is not possible now: {error}")
+                self._warn("transition", f"transition {request.transition.id} is not possible now: {error}")
                 response.success = False
                 return response
 
         service.callback = callback
 
+    def _on_progress(self, line: str) -> None:
+        """Tells what loading a model is at, where that takes long; raises BackendError, which ends it, once the node closes."""
+        if self._closing:
+            raise BackendError("the node is shutting down")
+        self._progress = line
+        if said := self._throttle.line(line.split(":")[0], line):
+            self.get_logger().info(said)
+
+    def _answer_about_state_at_any_time(self) -> None:
+        """Lets the state be asked for during a transition, which may take minutes; rclpy has one group for both."""
+        group = MutuallyExclusiveCallbackGroup()
+        group.add_entity(self._service_get_state)
+        self._service_get_state.callback_group = group
+
     def _report(self, outcome: Outcome[Result]) -> None:
-        """Counts an outcome, and logs its cause at most every 5 s for each error code."""
+        """Counts an outcome, and logs its cause."""
         self._ledger.note(outcome)
-        if outcome.error in _CLIENT_ERRORS:
-            return
-        now = time.monotonic()
-        if now - self._last_logged.get(outcome.error, -5.0) >= 5.0:
-            self._last_logged[outcome.error] = now
-            self.get_logger().warning(f"a request ended with {outcome.error.name}: {outcome.error_msg}")
+        if outcome.error not in _CLIENT_ERRORS:
+            self._warn(outcome.error, f"a request ended with {outcome.error.name}: {outcome.error_msg}")
+
+    def _warn(self, cause: Hashable, text: str) -> None:
+        """Logs a warning, at most one in some seconds for each cause."""
+        if line := self._throttle.line(cause, text):
+            self.get_logger().warning(line)
 
     def _tell(self) -> None:
-        """Publishes the diagnostics, and lets the cameras follow what is published."""
+        """Publishes the diagnostics."""
         state, options = self.lifecycle_state, self._options
-        if state == "active" and options.image_transport is Transport.AUTO:
-            for camera in self._inputs:
-                camera.follow_graph()
         model = self._selection.model
         view = NodeView(
             state=state,
@@ -246,10 +317,13 @@ class MobileVlmNode(LifecycleNode):
             stats=model.stats() if model else None,
             inside=self._gate.inside,
             sessions=len(self._sessions),
+            memory=resident_bytes(),
+            progress=self._progress,
         )
         cameras = [self._camera_view(camera, options.max_image_age) for camera in self._inputs]
+        queries = [QueryView(one.query.name, one.counts, one.last.value, one.trouble) for one in self._standing.overview()]
         stamp = self.get_clock().now().to_msg()
-        self._diagnostics_publisher.publish(self._diagnostics.message(stamp, time.monotonic(), view, cameras))
+        self._diagnostics_publisher.publish(self._diagnostics.message(stamp, time.monotonic(), view, cameras, queries))
 
     def _camera_view(self, camera: CameraInput, max_age: float) -> CameraView:
         newest = camera.slot.newest
@@ -257,52 +331,19 @@ class MobileVlmNode(LifecycleNode):
             age = newest.age(self._times()) if newest else None
         except VlmError:  # a message too short to hold a stamp
             age = None
-        return CameraView(camera.slot.name, camera.topics, camera.slot.received, age, max_age)
-
-
-def spin(node: MobileVlmNode, executor: Executor, stop: threading.Event) -> None:
-    """Runs callbacks until `stop` is set or the context ends. An exception of a callback is logged and ends nothing else."""
-    while not stop.is_set() and node.context.ok():
-        try:
-            executor.spin_once(timeout_sec=1.0)
-        except Exception as error:  # noqa: BLE001 - one callback must not end the others
-            if not stop.is_set():
-                node.get_logger().error(f"a callback raised {type(error).__name__}: {error}")
-
-
-def run(node: MobileVlmNode, stop: threading.Event) -> None:
-    """Serves until `stop` is set, then ends the requests, the callbacks and the node, in this order."""
-    executor = SteadyExecutor(num_threads=node.threads)
-    executor.add_node(node)
-    stop_spinning = threading.Event()
-    spinner = threading.Thread(target=spin, args=(node, executor, stop_spinning), name="mobilevlm-spin")
-    spinner.start()
-    try:
-        stop.wait()
-    finally:
-        node.close()
-        time.sleep(FAREWELL_SECONDS)
-        stop_spinning.set()
-        executor.wake()
-        spinner.join()
-        _join_pool(executor)
-        executor.shutdown(timeout_sec=2.0)
-        node.destroy_node()
-
-
-def _join_pool(executor: Executor) -> None:
-    """Waits for callbacks that run still; rclpy's own shutdown destroys what a callback that has just begun would use."""
-    pool = getattr(executor, "_executor", None)
-    if pool is not None:
-        pool.shutdown(wait=True)
+        topics, listening, problem = camera.wanted_topics(), camera.slot.listening, newest.problem if newest else ""
+        depth = self._space.topics(camera.slot.name)
+        return CameraView(camera.slot.name, topics, camera.slot.received, age, max_age, listening, problem, depth)
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the node until SIGINT or SIGTERM.
 
     Returns:
-        0 after a clean end, 1 where the parameters do not let the node start.
+        0 after a clean end, 1 where the parameters do not let the node start. Where a model was lost, the process ends here with
+        LOST_MODEL: Python's own end would wait for the thread that is in the model.
     """
+    lost = False
     keep_picture_buffers()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -315,9 +356,12 @@ def main(args: Sequence[str] | None = None) -> int:
         except Exception as error:  # noqa: BLE001 - rclpy raises many kinds for parameters that do not fit
             rclpy.logging.get_logger("mobilevlm").fatal(f"cannot start: {error}")
             return 1
-        run(node, stop)
+        lost = run(node, stop)
     finally:
         rclpy.shutdown()
+        if lost:
+            sys.stdout.flush()
+            os._exit(LOST_MODEL)
     return 0
 
 

@@ -14,6 +14,13 @@ from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
+from mobilevlm_ros.ros.standing_query import StandingQuery, parse_all
+from mobilevlm_ros.runtime.backends import BackendChoice
+from mobilevlm_ros.runtime.errors import VlmError
+from mobilevlm_ros.runtime.processors import parse_processors
+from mobilevlm_ros.space.camera_model import PictureGeometry
+from mobilevlm_ros.tasks.change_gate import MIN_CHANGE
+
 
 class Change(Enum):
     """When a parameter may be changed."""
@@ -64,6 +71,12 @@ class Parameter:
         return "; ".join(parts)
 
 
+LEAST_CONTEXT = 256
+"""Tokens for a picture, the template's words, and a short question and answer."""
+
+LONGEST_NAME = 80
+"""Characters of a camera's name, which is part of topics' names."""
+
 PARAMETERS: tuple[Parameter, ...] = (
     Parameter("model", "", "Folder of the model package, or 'nano' for the small one that ships.", Change.UNCONFIGURED),
     Parameter(
@@ -74,6 +87,31 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("autostart", True, "Configure and activate the node by itself when it starts.", Change.NEVER),
     Parameter("threads", 0, "Processor threads for the model; 0: one per physical core.", Change.UNCONFIGURED, 0, 1024),
+    Parameter(
+        "cpu_affinity",
+        "",
+        "Processors that the model's threads may use, such as '0,2,4-7'; '' is any.",
+        Change.UNCONFIGURED,
+    ),
+    Parameter(
+        "backend",
+        BackendChoice.AUTO.value,
+        "What runs the model; auto: TensorRT where the machine has it and the package is for it, else the processor.",
+        Change.UNCONFIGURED,
+        choices=tuple(choice.value for choice in BackendChoice),
+    ),
+    Parameter(
+        "backend_fallback",
+        False,
+        "Let the processor run the model where TensorRT was chosen and fails; diagnostics then warn.",
+        Change.UNCONFIGURED,
+    ),
+    Parameter(
+        "engine_cache",
+        "",
+        "Folder for TensorRT's engines; '' is beside the package, or the user's cache where that is read-only.",
+        Change.UNCONFIGURED,
+    ),
     Parameter("rows", 4, "Requests that are answered at once, as one batch.", Change.UNCONFIGURED, 1, 32),
     Parameter("queue_size", 8, "Requests that may wait; one more ends with BUSY at once.", Change.UNCONFIGURED, 1, 256),
     Parameter(
@@ -106,7 +144,50 @@ PARAMETERS: tuple[Parameter, ...] = (
         choices=tuple(transport.value for transport in Transport),
     ),
     Parameter(
+        "camera_linger",
+        10.0,
+        "Seconds that a camera is listened to after somebody asked about it; 0: always, while the node is active.",
+        Change.ANY_TIME,
+        0.0,
+        3600.0,
+    ),
+    Parameter(
         "max_image_age", 1.0, "How old a picture may be when it is asked about, in seconds.", Change.ANY_TIME, 0.001, 3600.0
+    ),
+    Parameter(
+        "depth",
+        False,
+        "Give regions a position from each camera's registered depth, the topics `depth` and `camera_info` beside `image`.",
+        Change.UNCONFIGURED,
+    ),
+    Parameter(
+        "depth_tolerance",
+        0.05,
+        "How far apart the stamps of a picture and its depth image may be, in seconds.",
+        Change.ANY_TIME,
+        0.0,
+        10.0,
+    ),
+    Parameter(
+        "picture_geometry",
+        PictureGeometry.RAW.value,
+        "Which part of camera_info tells of the pictures; raw: K with the distortion D; rectified: P.",
+        Change.ANY_TIME,
+        choices=tuple(geometry.value for geometry in PictureGeometry),
+    ),
+    Parameter(
+        "target_frame",
+        "",
+        "Frame for positions, found by tf2 at the picture's stamp; '' is the camera's own optical frame.",
+        Change.UNCONFIGURED,
+    ),
+    Parameter(
+        "transform_timeout",
+        0.2,
+        "How long to wait for a transform that reaches to the picture's stamp, in seconds.",
+        Change.ANY_TIME,
+        0.0,
+        10.0,
     ),
     Parameter(
         "request_timeout",
@@ -114,6 +195,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         "When a request that names no timeout is given up, in seconds after its arrival.",
         Change.ANY_TIME,
         0.01,
+        3600.0,
+    ),
+    Parameter(
+        "hang_timeout",
+        60.0,
+        "Seconds without progress of a model that has work, after which the requests and the process end; see docs/failures.md.",
+        Change.ANY_TIME,
+        1.0,
         3600.0,
     ),
     Parameter("max_tokens", 128, "Longest answer, in tokens, where the request does not say.", Change.ANY_TIME, 1, 4096),
@@ -127,6 +216,20 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("top_p", 1.0, "Smallest share of the probability that words are drawn from.", Change.ANY_TIME, 0.01, 1.0),
     Parameter("seed", -1, "Makes drawn answers repeatable; -1: not.", Change.ANY_TIME, -1, 2**31 - 1),
+    Parameter(
+        "standing_queries",
+        [""],
+        "Questions asked again and again, such as 'door; ask: is the door open?; labels: yes, no; every: 2 s'; '' is none.",
+        Change.UNCONFIGURED,
+    ),
+    Parameter(
+        "standing_min_change",
+        MIN_CHANGE,
+        "How much a tile of the picture must change for a standing query to be asked, in levels of 255; 0: it need not.",
+        Change.ANY_TIME,
+        0.0,
+        255.0,
+    ),
     Parameter("chat_sessions", 16, "Conversations that are kept; the oldest is forgotten first.", Change.ANY_TIME, 1, 1024),
     Parameter("chat_turns", 16, "Turns of a conversation that are kept.", Change.ANY_TIME, 1, 256),
     Parameter("chat_timeout", 600.0, "Seconds after which an unused conversation is forgotten.", Change.ANY_TIME, 1.0, 86400.0),
@@ -142,18 +245,31 @@ class NodeOptions:
     adapters: tuple[str, ...]
     autostart: bool
     threads: int
+    cpu_affinity: str
+    backend: BackendChoice
+    backend_fallback: bool
+    engine_cache: str
     rows: int
     queue_size: int
     context_length: int
     prefix_cache_mb: int
     cameras: tuple[str, ...]
     image_transport: Transport
+    camera_linger: float
     max_image_age: float
+    depth: bool
+    depth_tolerance: float
+    picture_geometry: PictureGeometry
+    target_frame: str
+    transform_timeout: float
     request_timeout: float
+    hang_timeout: float
     max_tokens: int
     temperature: float
     top_p: float
     seed: int
+    standing_queries: tuple[StandingQuery, ...]
+    standing_min_change: float
     chat_sessions: int
     chat_turns: int
     chat_timeout: float
@@ -176,10 +292,7 @@ class NodeOptions:
         """
         checked = {parameter.name: _checked(parameter, values[parameter.name]) for parameter in PARAMETERS}
         options = NodeOptions(**checked)
-        if options.context_length and options.max_tokens >= options.context_length:
-            raise ValueError(
-                f"max_tokens is {options.max_tokens}, it must be less than the context_length of {options.context_length}"
-            )
+        _check_together(options)
         return options
 
 
@@ -196,6 +309,21 @@ def refusal(changes: Mapping[str, Any], configured: bool) -> str | None:
     return None
 
 
+def _check_together(options: NodeOptions) -> None:
+    """Raises ValueError where values that are right by themselves do not fit one another."""
+    for query in options.standing_queries:
+        if query.camera and query.camera not in options.cameras:
+            known = ", ".join(options.cameras)
+            raise ValueError(f"the standing query '{query.name}' is about the camera '{query.camera}'; there are: {known}")
+    length, longest = options.context_length, options.max_tokens
+    if length and longest >= length:
+        raise ValueError(f"max_tokens is {longest}, it must be less than the context_length of {length}")
+    if 0 < length < LEAST_CONTEXT:
+        raise ValueError(f"context_length is {length}, it must be 0 or at least {LEAST_CONTEXT}: a picture takes 144 tokens")
+    if options.model in options.adapters:
+        raise ValueError(f"adapters holds '{options.model}', which is the model itself")
+
+
 def _checked(parameter: Parameter, value: Any) -> Any:
     """Returns the value in the type that `NodeOptions` holds."""
     name = parameter.name
@@ -205,12 +333,30 @@ def _checked(parameter: Parameter, value: Any) -> Any:
         raise ValueError(f"{name} is {value}, it must be {parameter.low} to {parameter.high}")
     if parameter.choices and value not in parameter.choices:
         raise ValueError(f"{name} is '{value}', it must be one of {', '.join(parameter.choices)}")
+    if name == "cpu_affinity":
+        return _checked_affinity(value)
+    if name == "backend":
+        return BackendChoice(value)
     if name == "image_transport":
         return Transport(value)
+    if name == "picture_geometry":
+        return PictureGeometry(value)
+    if name == "target_frame" and value.startswith("/"):
+        raise ValueError(f"target_frame is '{value}', tf2's frames begin with no slash")
     if name == "cameras":
         return _checked_cameras(value)
+    if name == "standing_queries":
+        return parse_all(value or ())
     if name == "adapters":
         return _checked_adapters(value)
+    return value
+
+
+def _checked_affinity(value: str) -> str:
+    try:
+        parse_processors(value)
+    except VlmError as error:
+        raise ValueError(f"cpu_affinity: {error.message}") from None
     return value
 
 
@@ -227,7 +373,9 @@ def _checked_cameras(names: Any) -> tuple[str, ...]:
         raise ValueError("cameras is empty, it must name at least one")
     for name in names:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*", name):
-            raise ValueError(f"cameras holds '{name}', which is no relative topic name")
+            raise ValueError(f"cameras holds '{name[:LONGEST_NAME]}', which is no relative topic name")
+        if len(name) > LONGEST_NAME:
+            raise ValueError(f"cameras holds '{name[:LONGEST_NAME]}...', a name may have {LONGEST_NAME} characters")
     if len(set(names)) != len(names):
         raise ValueError(f"cameras holds a name twice: {', '.join(names)}")
     return names

@@ -57,6 +57,11 @@ class Selection:
         """The model that answers."""
         return self._model
 
+    @property
+    def loaded(self) -> tuple[Model, ...]:
+        """Every model in memory: the one that answers, and the one before while it still has requests."""
+        return tuple(model for model in (self._model, self._before) if model is not None)
+
     def choice(self) -> Choice:
         """What answers and what could."""
         with self._lock:
@@ -101,6 +106,11 @@ class Selection:
             self._exchange(known, chosen, self._loader.submit(self._load, known[chosen]).result())
         finally:
             self._selecting.release()
+
+    def give_up(self, error: VlmError) -> None:
+        """Ends every request with `error`, although a model does not come back."""
+        for model in self.loaded:
+            model.give_up(error)
 
     def unload(self) -> None:
         """Frees every model; what a selection loads meanwhile is freed as soon as it is there."""

@@ -9,17 +9,19 @@ from rclpy.node import Node
 
 from mobilevlm_ros.ros import qos
 from mobilevlm_ros.ros.desk import Desk, Job
-from mobilevlm_ros.ros.messages import answer_message, box_of, info_message, regions_message
+from mobilevlm_ros.ros.messages import answer_message, box_of, info_message, regions_message, seconds
 from mobilevlm_ros.ros.outputs import Outputs
+from mobilevlm_ros.ros.space import Space
 
 
 class Services:
     """Serves `~/ask`, `~/ground`, `~/describe_region` and `~/classify`. Its callbacks may run side by side."""
 
-    def __init__(self, node: Node, group: CallbackGroup, desk: Desk, outputs: Outputs) -> None:
+    def __init__(self, node: Node, group: CallbackGroup, desk: Desk, outputs: Outputs, space: Space) -> None:
         """Args: group: a reentrant one, on an executor with a thread for each request that the desk admits."""
         self._desk = desk
         self._outputs = outputs
+        self._space = space
         for kind, name, callback in (
             (Ask, "~/ask", self._ask),
             (Ground, "~/ground", self._ground),
@@ -42,14 +44,15 @@ class Services:
         return response
 
     def _ground(self, request: Ground.Request, response: Ground.Response) -> Ground.Response:
-        job = Job()
+        job, look = Job(), self._space.look(request.options.camera).ready(seconds(request.options.timeout))
         expression, max_regions = request.expression, request.max_regions
         outcome = self._desk.serve(
             request.options,
-            lambda model, snapshot, settings: model.ground(snapshot.frame, expression, settings, max_regions),
+            lambda model, snapshot, settings: model.ground(look.at(snapshot).frame, expression, settings, max_regions),
             job,
         )
         response.result = regions_message(outcome, expression)
+        look.place(response.result, request.target_frame)
         response.error_code, response.error_msg = response.result.error_code, response.result.error_msg
         self._outputs.regions(response.result, job.snapshot)
         return response

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ from rclpy.signals import SignalHandlerOptions
 from mobilevlm_ros.doctor.check import Check, Group, Status
 from mobilevlm_ros.ros.dds import profile_variables
 
-_PARAMETERS = ("cameras", "image_transport", "max_image_age", "use_sim_time")
+_PARAMETERS = ("cameras", "image_transport", "camera_linger", "max_image_age", "use_sim_time", "depth", "picture_geometry")
 _NEXT = {"unconfigured": ("configure", "activate"), "inactive": ("activate",)}
 
 
@@ -87,6 +87,7 @@ def examine_graph(name: str, seconds: float) -> Iterator[Group]:
         name: the node's name, with its namespace if it has one.
         seconds: how long to wait for the node, and again for the pictures of each topic.
     """
+    from mobilevlm_ros.ros.wiring_depth import depth_groups
     from mobilevlm_ros.ros.wiring_topics import topic_groups
 
     full_name = f"/{name.strip('/')}"
@@ -98,7 +99,9 @@ def examine_graph(name: str, seconds: float) -> Iterator[Group]:
         state, lifecycle = lifecycle_check(observer, full_name, seconds)
         yield Group("graph", (surroundings(), presence, lifecycle))
         if state == "active":
-            yield from topic_groups(observer, full_name, parameters(observer, full_name, seconds), seconds)
+            settings = parameters(observer, full_name, seconds)
+            yield from topic_groups(observer, full_name, settings, seconds)
+            yield from depth_groups(observer, full_name, settings, seconds)
 
 
 def surroundings() -> Check:
@@ -137,13 +140,13 @@ def lifecycle_check(observer: Observer, full_name: str, seconds: float) -> tuple
     return state, Check("lifecycle", Status.FAIL, f"{state}: it listens to no camera and answers NOT_ACTIVE", remedy)
 
 
-def parameters(observer: Observer, full_name: str, seconds: float) -> Mapping[str, Any]:
-    """The node's parameters that concern its cameras; empty where it does not answer."""
-    request = GetParameters.Request(names=list(_PARAMETERS))
+def parameters(observer: Observer, full_name: str, seconds: float, names: Sequence[str] = _PARAMETERS) -> Mapping[str, Any]:
+    """The node's parameters of these names, by default those that concern its cameras; empty where it does not answer."""
+    request = GetParameters.Request(names=list(names))
     response = observer.call(GetParameters, f"{full_name}/get_parameters", request, seconds)
     if response is None:
         return {}
-    return dict(zip(_PARAMETERS, map(parameter_value_to_python, response.values), strict=False))
+    return dict(zip(names, map(parameter_value_to_python, response.values), strict=False))
 
 
 def _model_nodes(observer: Observer) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from sensor_msgs.msg import Image
 
 from mobilevlm_ros.doctor.check import Check, Status
+from mobilevlm_ros.pictures.messages import is_depth
 from mobilevlm_ros.ros.dds import VARIABLES
 from mobilevlm_ros.ros.shared_files import find
 from mobilevlm_ros.runtime.errors import VlmError
@@ -86,6 +87,9 @@ def picture_check(pictures: Pictures) -> Check:
     except VlmError as error:
         remedy = "let the camera driver publish an encoding that is read, such as rgb8, bgr8, mono8 or yuv422"
         return Check("encoding", Status.FAIL, error.message, remedy)
+    if isinstance(last, Image) and is_depth(last):
+        detail = f"'{encoding}' is depth, which the model is shown in grey"
+        return Check("encoding", Status.WARN, detail, "if that is not meant, remap the topic to the camera's colour pictures")
     return Check("encoding", Status.PASS, f"'{encoding}' is read")
 
 

@@ -9,25 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from mobilevlm_ros.runtime.backend import Backend
+from mobilevlm_ros.runtime.backends import BackendChoice, BackendOptions, OnFailure, Report, open_backend
 from mobilevlm_ros.runtime.constraint import Constraint, ConstraintCompiler
-from mobilevlm_ros.runtime.errors import BackendError, ErrorCode, VlmError
+from mobilevlm_ros.runtime.errors import BackendError, BackendLostError, ErrorCode, VlmError
 from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.geometry import letterbox
-from mobilevlm_ros.runtime.kv_cache import KVCache, PrefixCache
+from mobilevlm_ros.runtime.kv_cache import Cache, PrefixCache
 from mobilevlm_ros.runtime.manifest import Manifest
-from mobilevlm_ros.runtime.ort_backend import OrtBackend
 from mobilevlm_ros.runtime.package import ModelPackage
 from mobilevlm_ros.runtime.prefill import Prefiller
+from mobilevlm_ros.runtime.processors import parse_processors, pin
 from mobilevlm_ros.runtime.prompt import Prompt, PromptBuilder, Turn
-from mobilevlm_ros.runtime.requests import FinishReason, Generation, Limits, Picture, Scoring
-from mobilevlm_ros.runtime.running import GenerateJob, Job, ScoreJob
+from mobilevlm_ros.runtime.requests import Cost, FinishReason, Generation, Limits, Picture, Scoring
+from mobilevlm_ros.runtime.running import GenerateJob, Job, ScoreJob, WarmUpJob
 from mobilevlm_ros.runtime.sampling import SamplingParams
 from mobilevlm_ros.runtime.tokenizer import Tokenizer
 from mobilevlm_ros.runtime.waiting_line import WaitingLine
@@ -39,20 +44,28 @@ class EngineConfig:
 
     Attributes:
         threads: processor threads for the model; 0 takes one per physical core.
+        cpu_affinity: processors that these threads may use, such as "0,2,4-7"; empty: any.
         rows: requests that decode at once, 1 to 32.
         context_length: longest prompt and answer together, in tokens; the model's own limit holds too. 0 means 2048.
         queue_size: requests that may wait, 1 to 1024; one more is refused with BUSY.
         prefix_cache_mb: memory for the keys and values of recent pictures, in MiB; 0 keeps none.
+        backend: what runs the model.
+        backend_fallback: whether the CPU may run it where TensorRT was chosen and fails.
+        engine_cache: folder for TensorRT's engines; empty: beside the package, else in the user's cache.
 
     Raises:
         VlmError: BAD_REQUEST if a value is out of its range.
     """
 
     threads: int = 0
+    cpu_affinity: str = ""
     rows: int = 4
     context_length: int = 0
     queue_size: int = 8
     prefix_cache_mb: int = 256
+    backend: BackendChoice = BackendChoice.AUTO
+    backend_fallback: bool = False
+    engine_cache: str = ""
 
     def __post_init__(self) -> None:
         ranges = {
@@ -65,6 +78,23 @@ class EngineConfig:
         for name, (value, low, high) in ranges.items():
             if not low <= value <= high:
                 raise VlmError(ErrorCode.BAD_REQUEST, f"{name} is {value}, it must be {low} to {high}")
+        parse_processors(self.cpu_affinity)
+
+    def backend_options(self, max_positions: int) -> BackendOptions:
+        """What the backend has to serve, for a model of so many positions."""
+        return BackendOptions(
+            choice=self.backend,
+            on_failure=OnFailure.USE_CPU if self.backend_fallback else OnFailure.RAISE,
+            threads=self.threads,
+            processors=parse_processors(self.cpu_affinity),
+            rows=self.rows,
+            context_length=self.context_for(max_positions),
+            engine_cache=Path(self.engine_cache).expanduser() if self.engine_cache else None,
+        )
+
+    def context_for(self, max_positions: int) -> int:
+        """The context length for a model of so many positions."""
+        return min(self.context_length or DEFAULT_CONTEXT, max_positions)
 
 
 DEFAULT_CONTEXT = 2048
@@ -72,11 +102,22 @@ DEFAULT_CONTEXT = 2048
 
 @dataclass(frozen=True)
 class EngineStats:
-    """What the engine is doing: requests that wait and run, and bytes of kept prefixes."""
+    """What the engine is doing.
+
+    Attributes:
+        waiting, running: requests.
+        prefix_cache_bytes: memory that kept prefixes take.
+        busy: whether the engine's thread has work.
+        steps: parts of its work that it has finished since it was made. While it is busy, these grow, or it hangs.
+        lost: why the backend cannot go on in this process; empty where it can.
+    """
 
     waiting: int
     running: int
     prefix_cache_bytes: int
+    busy: bool = False
+    steps: int = 0
+    lost: str = ""
 
 
 class Engine:
@@ -89,28 +130,37 @@ class Engine:
         self._backend = backend
         self._prompts = PromptBuilder(manifest.prompt, manifest.tokens, tokenizer)
         self._constraints = ConstraintCompiler(tokenizer, manifest.tokens, manifest.decoder.vocab_size)
-        longest = manifest.decoder.max_positions
-        self.context_length = min(config.context_length or DEFAULT_CONTEXT, longest)
+        self.context_length = config.context_for(manifest.decoder.max_positions)
         self._line: WaitingLine[Job] = WaitingLine(config.queue_size)
-        self._cache: KVCache = backend.new_cache(config.rows, self.context_length)
+        self._cache: Cache = backend.new_cache(config.rows, self.context_length)
         self._prefixes = PrefixCache(config.prefix_cache_mb << 20)
         self._prefiller = Prefiller(backend, self._cache, self._prefixes)
         self._running: dict[int, GenerateJob] = {}
+        self._admitting: Job | None = None
+        self._busy = False
+        self._turns = 0
+        self._lost = ""
         self._pictures: WeakKeyDictionary[Frame, Picture] = WeakKeyDictionary()
-        self._thread = threading.Thread(target=self._serve, name="mobilevlm-engine", daemon=True)
+        processors = parse_processors(config.cpu_affinity)
+        self._thread = threading.Thread(target=self._run, args=(processors,), name="mobilevlm-engine", daemon=True)
         self._thread.start()
 
     @staticmethod
-    def open(package: str | Path, config: EngineConfig | None = None) -> Engine:
+    def open(package: str | Path, config: EngineConfig | None = None, report: Report = lambda line: None) -> Engine:
         """Verify and load a model package.
+
+        Args:
+            report: is told, line by line, what takes long.
 
         Raises:
             PackageError: the package is missing or damaged, or a graph does not load.
+            BackendError: the backend that was chosen cannot be had, and no other was allowed.
         """
         config = config or EngineConfig()
         opened = ModelPackage.open(package)
         tokenizer = Tokenizer(opened.tokenizer)
-        return Engine(opened.manifest, tokenizer, OrtBackend(opened, config.threads), config)
+        backend = open_backend(opened, config.backend_options(opened.manifest.decoder.max_positions), report)
+        return Engine(opened.manifest, tokenizer, backend, config)
 
     def __enter__(self) -> Engine:
         return self
@@ -124,21 +174,29 @@ class Engine:
         return self._backend.name
 
     @property
+    def notice(self) -> str:
+        """What a user should know of how the model runs; empty where there is nothing."""
+        return self._backend.notice
+
+    @property
     def constraints(self) -> ConstraintCompiler:
         """Makes forms for answers."""
         return self._constraints
 
     def stats(self) -> EngineStats:
         """A snapshot for diagnostics."""
-        return EngineStats(len(self._line), len(self._running), self._prefixes.nbytes)
+        steps = self._turns + self._prefiller.steps
+        return EngineStats(len(self._line), len(self._running), self._prefixes.nbytes, self._busy, steps, self._lost)
 
     def picture(self, frame: Frame) -> Picture:
         """Letterbox a frame in the calling thread, so that the engine's thread need not; once for each frame."""
         known = self._pictures.get(frame)
         if known is None:
             vision = self.manifest.vision
+            start = time.perf_counter()
             pixels = letterbox(frame, vision.image_size, vision.pad_color)
-            known = Picture(pixels, hashlib.blake2b(pixels.tobytes(), digest_size=16).digest())
+            digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+            known = Picture(pixels, digest, Cost((time.perf_counter() - start) * 1e3))
             self._pictures[frame] = known
         return known
 
@@ -150,18 +208,23 @@ class Engine:
         limits: Limits,
         history: Sequence[Turn] = (),
         constraint: Constraint | None = None,
+        room: int = 1,
+        keep_turn: bool = False,
     ) -> Generation:
         """Start an answer.
 
         Args:
             history: earlier turns about the same picture.
             constraint: a form that the answer must have, from `constraints`; used up by this answer.
+            room: tokens of the context that the prompt must leave to the answer, at least 1.
+            keep_turn: keep what was computed for a next turn, whose history begins with this one's and this turn.
 
         Raises:
             VlmError: BAD_REQUEST, PROMPT_TOO_LONG, BUSY or NOT_ACTIVE; nothing was started.
         """
-        prompt = self._prompt(question, history, room=1)
-        job = GenerateJob(picture, prompt, limits, sampling, constraint, self.manifest.tokens.eos, self.context_length)
+        prompt = self._prompt(question, history, room)
+        eos = self.manifest.tokens.eos
+        job = GenerateJob(picture, prompt, limits, sampling, constraint, eos, self.context_length, keep_turn)
         self._line.put(job)
         return job.generation
 
@@ -178,6 +241,13 @@ class Engine:
         self._line.put(job)
         return job.scoring
 
+    def warm_up(self) -> None:
+        """Let the engine's thread compute in advance what else the first request would wait for. Returns at once."""
+        size = self.manifest.vision.image_size
+        blank = Picture(np.zeros((size, size, 3), np.uint8), b"", Cost(0.0))
+        with suppress(VlmError):  # somebody asks already
+            self._line.put(WarmUpJob(blank, self._prompts.build("?", ()), Limits()))
+
     def close(self) -> None:
         """End every request with CANCELLED and free the model. May be called more than once."""
         if self._line.closed:
@@ -186,6 +256,16 @@ class Engine:
             job.fail(VlmError(ErrorCode.CANCELLED, "the model was unloaded"))
         self._thread.join()
         self._backend.close()
+
+    def give_up(self, error: VlmError) -> None:
+        """End every request with `error` and take no more, although the engine's thread does not come back.
+
+        A call into a backend cannot be ended from outside, so the thread and the model stay until the process ends.
+        """
+        waiting = self._line.close()
+        for job in (*waiting, *list(self._running.values()), self._admitting):
+            if job is not None:
+                job.fail(error)
 
     def _prompt(self, question: str, history: Sequence[Turn], room: int) -> Prompt:
         prompt = self._prompts.build(question, history)
@@ -199,18 +279,51 @@ class Engine:
             )
         return prompt
 
+    def _run(self, processors: frozenset[int]) -> None:
+        pin(processors)
+        self._serve()
+
     def _serve(self) -> None:
-        while self._running or self._line.wait():
+        while self._work_came():
             if self._line.closed:
                 break
-            for job in self._line.take_ended():
-                job.end_unstarted()
-            if len(self._running) < self._cache.rows:
-                self._admit()
-            self._decode()
+            try:
+                self._turn()
+            except Exception as error:  # noqa: BLE001 - a defect ends the requests that run, not the thread that serves the next
+                self._fail_running(error)
+            self._turns += 1
         for job in self._running.values():
             job.end(FinishReason.CANCELLED)
         self._running.clear()
+
+    def _work_came(self) -> bool:
+        """Wait for something to do; False once the engine is closed."""
+        if self._running:
+            return True
+        self._busy = False
+        came = self._line.wait()
+        self._busy = True
+        return came
+
+    def _turn(self) -> None:
+        for job in self._line.take_ended():
+            job.end_unstarted()
+        if len(self._running) < self._cache.rows:
+            self._admit()
+        self._decode()
+
+    def _fail_running(self, error: Exception) -> None:
+        for job in self._running.values():
+            job.fail(as_vlm_error(error))
+        self._running.clear()
+        self._distrust(error)
+
+    def _distrust(self, error: Exception) -> None:
+        """Forget what was kept of earlier runs, where the model has failed: what it wrote last may be spoilt."""
+        if isinstance(error, BackendLostError):
+            self._lost = error.message
+        if isinstance(as_vlm_error(error), BackendError):
+            self._prefiller.forget()
 
     def _admit(self) -> None:
         """Prefill one waiting request; one a turn, so that running answers keep flowing."""
@@ -221,11 +334,15 @@ class Engine:
             job.end_unstarted()
             return
         row = next(row for row in range(self._cache.rows) if row not in self._running)
+        self._admitting = job
         try:
             job.start(self._prefiller, row)
         except Exception as error:  # noqa: BLE001 - whatever a backend raises ends this request, not the engine
             job.fail(as_vlm_error(error))
+            self._distrust(error)
             return
+        finally:
+            self._admitting = None
         if isinstance(job, GenerateJob) and not job.done:
             self._running[row] = job
 
@@ -248,12 +365,14 @@ class Engine:
         try:
             logits = self._backend.decode(self._cache, tokens)
         except Exception as error:  # noqa: BLE001 - likewise
-            for job in self._running.values():
-                job.fail(as_vlm_error(error))
-            self._running.clear()
+            self._fail_running(error)
             return
         for row, job in self._running.items():
-            job.advance(logits[row])
+            try:
+                job.advance(logits[row])
+            except Exception as error:  # noqa: BLE001 - likewise
+                job.fail(as_vlm_error(error))
+                self._distrust(error)
         self._leave_ended()
 
     def _take_in_forced(self, row: int, job: GenerateJob) -> None:
@@ -263,6 +382,8 @@ class Engine:
             self._backend.prefill(self._cache, row, self._backend.embed(forced), [len(forced) - 1])
         except Exception as error:  # noqa: BLE001 - likewise
             job.fail(as_vlm_error(error))
+            self._distrust(error)
+        self._turns += 1
         job.pending = [last]
 
     def _leave_ended(self) -> None:

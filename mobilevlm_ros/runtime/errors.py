@@ -50,3 +50,7 @@ class BackendError(VlmError):
 
     def __init__(self, message: str, code: ErrorCode = ErrorCode.MODEL_ERROR) -> None:
         super().__init__(code, message)
+
+
+class BackendLostError(BackendError):
+    """A backend that cannot go on in this process, such as a GPU's after a fault; only a new process helps."""

@@ -99,10 +99,17 @@ def letterbox(frame: Frame, size: int, pad_color: tuple[int, int, int]) -> np.nd
     This is what the official code does with `image_aspect_ratio: pad` and CLIP's preprocessor: both round to uint8 after the
     resize, so the normalisation can live in the graph.
 
+    Pillow resizes the rows first and the columns of the result, rounded, afterwards. So the rows of a wide picture are resized
+    before the padding is put above and below them, which would come out of it as it went in: the same pixels for less work.
+
     Returns:
         uint8 [size, size, 3], RGB.
     """
     box = Letterbox(frame.width, frame.height)
-    square = Image.new("RGB", (box.side, box.side), pad_color)
-    square.paste(Image.fromarray(frame.pixels), (box.left, box.top))
+    picture, width = Image.fromarray(frame.pixels), box.side
+    if box.left == 0 and box.width == box.side:
+        width = size
+        picture = picture.resize((size, box.height), Image.Resampling.BICUBIC)
+    square = Image.new("RGB", (width, box.side), pad_color)
+    square.paste(picture, (box.left, box.top))
     return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))

@@ -7,6 +7,7 @@ graphs' inputs and outputs (see ARCHITECTURE.md, "The model package"), not what 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 
@@ -16,10 +17,15 @@ import onnxruntime as ort
 from mobilevlm_ros.runtime.errors import BackendError, ErrorCode, PackageError
 from mobilevlm_ros.runtime.kv_cache import KVCache
 from mobilevlm_ros.runtime.package import GraphFiles, ModelPackage
+from mobilevlm_ros.runtime.prefix_tree import PrefixTree
 from mobilevlm_ros.runtime.tensor_file import read_tensors
 
 DIALECT = "cpu"
 PROVIDERS = ["CPUExecutionProvider"]
+CHUNK = 256
+"""Positions of a prompt that are computed at once, so that a long one takes little more memory than a short one."""
+_UNSEEN = -1e9
+"""Added to an attention score, so that nothing is left of its share."""
 
 
 class WeightMemory(Enum):
@@ -38,6 +44,7 @@ class OrtBackend:
         package: the verified model package.
         threads: intra-op threads; 0 lets ONNX Runtime take one per physical core.
         memory: where its weights are to lie.
+        notice: why it runs here and not on something faster, empty where there is nothing to tell.
 
     Raises:
         PackageError: a graph cannot be loaded or does not fit the manifest.
@@ -45,13 +52,16 @@ class OrtBackend:
 
     name = "onnxruntime-cpu"
 
-    def __init__(self, package: ModelPackage, threads: int, memory: WeightMemory = WeightMemory.PACKED) -> None:
+    def __init__(self, package: ModelPackage, threads: int, memory: WeightMemory = WeightMemory.PACKED, notice: str = "") -> None:
+        self.notice = notice
         self._memory = memory
         self._spec = package.manifest.decoder
         self._embeddings = package.embeddings()
         self._own_weights: list[ort.OrtValue] = []
-        self._vision = self._open_session(package.vision, threads)
-        self._decoder = self._open_session(package.decoder(DIALECT), threads)
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(self._open_session, package.vision, threads)
+            self._decoder = self._open_session(package.decoder(DIALECT), threads)
+            self._vision = opening.result()
         self._check_graphs(package)
         self._steps: dict[tuple[int, int], _DecodeStep] = {}
 
@@ -69,6 +79,16 @@ class OrtBackend:
         return KVCache(self._spec, rows, capacity)
 
     def prefill(self, cache: KVCache, row: int, embeddings: np.ndarray, logits_at: Sequence[int]) -> np.ndarray:
+        logits = np.empty((len(logits_at), self._spec.vocab_size), np.float32)
+        for start in range(0, len(embeddings), CHUNK):
+            chunk = embeddings[start : start + CHUNK]
+            wanted = [place for place, at in enumerate(logits_at) if start <= at < start + len(chunk)]
+            # A graph asked for no logits would still have to compute some.
+            found = self._prefill_chunk(cache, row, chunk, [logits_at[place] - start for place in wanted] or [0])
+            logits[wanted] = found[: len(wanted)]
+        return logits
+
+    def _prefill_chunk(self, cache: KVCache, row: int, embeddings: np.ndarray, logits_at: Sequence[int]) -> np.ndarray:
         length = embeddings.shape[0]
         past = cache.lengths[row]
         logits = np.empty((1, len(logits_at), self._spec.vocab_size), np.float32)
@@ -76,11 +96,27 @@ class OrtBackend:
             "inputs_embeds": np.ascontiguousarray(embeddings[None]),
             "seqlens_k": np.array([past + length - 1], np.int32),
             "total_sequence_length": np.array(past + length, np.int32),
+            "position_ids": np.arange(past, past + length, dtype=np.int64)[None],
+            "attention_bias": np.zeros((1, 1, length, past + length), np.float32),
             "logits_at": np.array([logits_at], np.int64),
         }
-        binding = self._bind(cache, slice(row, row + 1), inputs, logits)
-        self._run(binding, "prefill")
+        self._run(self._bind(cache, slice(row, row + 1), inputs, logits), "prefill")
         cache.lengths[row] = past + length
+        return np.asarray(logits[0])
+
+    def branch(self, cache: KVCache, row: int, tree: PrefixTree) -> np.ndarray:
+        nodes = len(tree.tokens)
+        past = cache.lengths[row]
+        logits = np.empty((1, nodes, self._spec.vocab_size), np.float32)
+        inputs: dict[str, np.ndarray] = {
+            "inputs_embeds": self.embed(tree.tokens)[None],
+            "seqlens_k": np.array([past + nodes - 1], np.int32),
+            "total_sequence_length": np.array(past + nodes, np.int32),
+            "position_ids": past + np.array([tree.depths], np.int64),
+            "attention_bias": np.concatenate([np.zeros((nodes, past), np.float32), _tree_bias(tree)], axis=1)[None, None],
+            "logits_at": np.arange(nodes, dtype=np.int64)[None],
+        }
+        self._run(self._bind(cache, slice(row, row + 1), inputs, logits), "scoring")
         return np.asarray(logits[0])
 
     def decode(self, cache: KVCache, tokens: Sequence[int]) -> np.ndarray:
@@ -89,7 +125,10 @@ class OrtBackend:
         lengths = cache.lengths[:batch]
         step.inputs["inputs_embeds"][:, 0] = self.embed(tokens)
         step.inputs["seqlens_k"][:] = lengths
-        step.inputs["total_sequence_length"][...] = max(lengths) + 1
+        step.inputs["position_ids"][:, 0] = lengths
+        longest = max(lengths) + 1
+        step.inputs["total_sequence_length"][...] = longest
+        step.binding.bind_input("attention_bias", "cpu", 0, np.float32, (1, 1, 1, longest), step.no_bias.ctypes.data)
         self._run(step.binding, "decode")
         for row in range(batch):
             cache.lengths[row] += 1
@@ -104,6 +143,7 @@ class OrtBackend:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
+        options.enable_mem_pattern = False  # it would plan memory anew for every length of a prompt, and keep each plan
         if self._memory is WeightMemory.MAPPED:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.enable_cpu_mem_arena = False
@@ -137,11 +177,12 @@ class OrtBackend:
             "inputs_embeds": np.zeros((batch, 1, self._spec.hidden_size), np.float32),
             "seqlens_k": np.zeros(batch, np.int32),
             "total_sequence_length": np.zeros((), np.int32),
+            "position_ids": np.zeros((batch, 1), np.int64),
             "logits_at": np.zeros((batch, 1), np.int64),
         }
         logits = np.zeros((batch, 1, self._spec.vocab_size), np.float32)
         binding = self._bind(cache, slice(0, batch), inputs, logits)
-        return _DecodeStep(cache, inputs, logits, binding)
+        return _DecodeStep(cache, inputs, np.zeros(cache.capacity, np.float32), logits, binding)
 
     def _bind(self, cache: KVCache, rows: slice, inputs: dict[str, np.ndarray], logits: np.ndarray) -> ort.IOBinding:
         """Bind arrays by address; the caller keeps them alive until the run is over."""
@@ -169,6 +210,8 @@ class OrtBackend:
         if found != expected:
             raise PackageError(f"{package.vision.graph}: features of shape {found}, the manifest says {expected}")
         names = {value.name for value in self._decoder.get_inputs()}
+        if "attention_bias" not in names:
+            raise PackageError(f"{package.decoder(DIALECT).graph}: written by an older version; convert the checkpoint again")
         last = f"past_value_{spec.decoder.layers - 1}"
         if last not in names or f"past_value_{spec.decoder.layers}" in names:
             raise PackageError(f"{package.decoder(DIALECT).graph}: not the {spec.decoder.layers} layers that the manifest says")
@@ -176,12 +219,24 @@ class OrtBackend:
 
 @dataclass(frozen=True, eq=False)
 class _DecodeStep:
-    """A decode step's arrays and the binding that holds their addresses, made once per cache and batch size."""
+    """A decode step's arrays and the binding that holds their addresses, made once per cache and batch size.
+
+    `no_bias` is as long as the cache; each step binds as much of it as it has positions.
+    """
 
     cache: KVCache
     inputs: dict[str, np.ndarray]
+    no_bias: np.ndarray
     logits: np.ndarray
     binding: ort.IOBinding
+
+
+def _tree_bias(tree: PrefixTree) -> np.ndarray:
+    """float32 [nodes, nodes] to be added to the scores: a node sees itself and what stands above it."""
+    bias = np.full((len(tree.tokens),) * 2, _UNSEEN, np.float32)
+    for node in range(len(tree.tokens)):
+        bias[node, list(tree.ancestors(node))] = 0.0
+    return bias
 
 
 def _backend_error(stage: str, error: Exception) -> BackendError:

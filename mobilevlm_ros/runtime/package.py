@@ -8,6 +8,7 @@ content.
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ TOKENIZER_NAME = "tokenizer.model"
 EMBEDDINGS_NAME = "embeddings.npy"
 VISION_NAME = "vision.onnx"
 DECODER_CPU_NAME = "decoder.cpu.onnx"
+_HASHING_THREADS = 4
+VISION_TRT_NAME = "vision.trt.onnx"
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,10 @@ class ModelPackage:
         """
         if self.base is not None:
             self.base.verify()
-        for name, entry in self.manifest.files.items():
-            digest = file_sha256(self.path / name)
+        files = self.manifest.files
+        with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+            digests = pool.map(lambda name: file_sha256(self.path / name), files)
+        for (name, entry), digest in zip(files.items(), digests):
             if digest != entry.sha256:
                 raise PackageError(
                     f"{self.path / name}: SHA-256 is {digest[:12]}..., the manifest says {entry.sha256[:12]}...: "
@@ -110,14 +115,27 @@ class ModelPackage:
         """The graph from pixels to visual tokens."""
         return self._graph(VISION_NAME)
 
+    @property
+    def vision_trt(self) -> GraphFiles:
+        """`vision` with explicit float16, for TensorRT.
+
+        Raises:
+            PackageError: the package has no such graph.
+        """
+        # As in `decoder`: what an adapter changes is not in the base's graph for TensorRT.
+        owner = self if VISION_NAME in self.manifest.files else self._owner(VISION_TRT_NAME)
+        if VISION_TRT_NAME not in owner.manifest.files:
+            raise PackageError(f"{self.path}: no {VISION_TRT_NAME} in this package; convert the checkpoint for this backend")
+        return self._graph(VISION_TRT_NAME)
+
     def decoder(self, dialect: str) -> GraphFiles:
         """The decoder's graph in a dialect such as `cpu`.
 
         Raises:
             PackageError: the package has no such graph.
         """
-        name = f"decoder.{dialect}.onnx"
-        # An adapter that changes the decoder does so in each of its dialects; the base's own graph would leave the change out.
+        name = decoder_name(dialect)
+        # An adapter package changes the CPU's graphs only; the base's graph for another runtime would leave the change out.
         changed = any(file.startswith("decoder.") for file in self.manifest.files)
         if name not in (self if changed else self._owner(name)).manifest.files:
             raise PackageError(f"{self.path}: no {name} in this package; convert the checkpoint for this backend")
@@ -149,6 +167,11 @@ class ModelPackage:
             return GraphFiles(owner.path / name, owner.path)
         own = own_weights_name(name)
         return GraphFiles(owner.path / name, owner.base.path, owner.path / own if own in owner.manifest.files else None)
+
+
+def decoder_name(dialect: str) -> str:
+    """The file of the decoder's graph in a dialect such as `cpu`."""
+    return f"decoder.{dialect}.onnx"
 
 
 def own_weights_name(graph: str) -> str:

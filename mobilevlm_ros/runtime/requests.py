@@ -72,17 +72,33 @@ class Limits:
         return None
 
 
+class Cost:
+    """Milliseconds that were spent once for several requests, and count for the first of them only."""
+
+    def __init__(self, ms: float = 0.0) -> None:
+        self._ms = ms
+
+    def claim(self) -> float:
+        """The milliseconds, the first time; 0 afterwards."""
+        ms, self._ms = self._ms, 0.0
+        return ms
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A letterboxed picture, uint8 [size, size, 3] RGB, and a digest that tells equal ones."""
+    """A letterboxed picture, uint8 [size, size, 3] RGB, a digest that tells equal ones, and what making the two took."""
 
     pixels: np.ndarray
     digest: bytes
+    cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds that a request spent in each stage; a stage answered from a cache is 0."""
+    """Milliseconds that a request spent in each stage; a stage answered from a cache is 0.
+
+    `encode_ms` is letterboxing the picture, which each picture needs once, and the vision encoder's run.
+    """
 
     queue_ms: float = 0.0
     encode_ms: float = 0.0

@@ -6,15 +6,20 @@ Only the engine's thread calls these methods; the handles that clients hold stan
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import numpy as np
 
 from mobilevlm_ros.runtime.constraint import Constraint
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.prefill import Prefiller
+from mobilevlm_ros.runtime.prefix_tree import groups, prefix_tree
 from mobilevlm_ros.runtime.prompt import Prompt
 from mobilevlm_ros.runtime.requests import FinishReason, Generated, Generation, Limits, Picture, Scored, Scoring, Timing
 from mobilevlm_ros.runtime.sampling import Alternatives, Sampler, SamplingParams, likeliest, log_softmax
+
+MOST_NODES = 64
+"""Tokens of options that are read at once: enough to keep the processor busy, and soon over where the request is taken back."""
 
 
 class Job:
@@ -24,6 +29,7 @@ class Job:
         self.picture = picture
         self.prompt = prompt
         self.limits = limits
+        self._prepare_ms = picture.cost.claim()
         self._submitted = time.perf_counter()
 
     def start(self, prefiller: Prefiller, row: int) -> None:
@@ -54,6 +60,7 @@ class GenerateJob(Job):
         constraint: Constraint | None,
         eos: int,
         context_length: int,
+        keep_turn: bool = False,
     ) -> None:
         super().__init__(picture, prompt, limits)
         self.generation = Generation()
@@ -65,6 +72,8 @@ class GenerateJob(Job):
         self._eos = eos
         self._max_tokens = sampling.max_tokens
         self._context_length = context_length
+        self._keep_turn = keep_turn
+        self._place: tuple[Prefiller, int] | None = None
         self._prompt_tokens = 0
         self._tokens: list[int] = []
         self._probabilities: list[float] = []
@@ -77,20 +86,21 @@ class GenerateJob(Job):
     def start(self, prefiller: Prefiller, row: int) -> None:
         waited = self._waited_ms()
         filled = prefiller.fill(row, self.picture, self.prompt)
+        self._place = prefiller, row
         self._prompt_tokens = filled.length
-        self._timing = Timing(waited, filled.encode_ms, filled.prefill_ms)
+        self._timing = Timing(waited, self._prepare_ms + filled.encode_ms, filled.prefill_ms)
         self._max_tokens = min(self._max_tokens, self._context_length - filled.length)
         self._decode_start = time.perf_counter()
         self.advance(filled.logits)
 
     def advance(self, logits: np.ndarray) -> None:
-        """Choose the next token from logits float32 [vocab]; ends the answer where it ends."""
+        """Choose the next token from logits float32 [vocab]; ends the answer where it ends.
+
+        Raises:
+            BackendError: a logit is NaN or infinite.
+        """
         allowed = self._constraint.allowed() if self._constraint else None
-        try:
-            choice = self._sampler.choose(logits, allowed)
-        except VlmError as error:
-            self.fail(error)
-            return
+        choice = self._sampler.choose(logits, allowed)
         if not self._tokens:
             self._first = choice.log_probabilities
         if self._keep:
@@ -140,6 +150,10 @@ class GenerateJob(Job):
                 tuple(self._alternatives),
             )
         )
+        if self._keep_turn and self._place is not None:
+            prefiller, row = self._place
+            with suppress(VlmError):  # the answer is whole; only the next turn takes longer
+                prefiller.keep_turn(row, self.picture, [*self.prompt.tail, *self._tokens])
 
     def fail(self, error: VlmError) -> None:
         self.done = True
@@ -158,18 +172,29 @@ class ScoreJob(Job):
         waited = self._waited_ms()
         filled = prefiller.fill(row, self.picture, self.prompt)
         start = time.perf_counter()
-        scores = []
-        for answer in self._answers:
+        scores: list[float] = []
+        for answers in groups(self._answers, min(MOST_NODES, prefiller.room(filled))):
             if reason := self.limits.ended():
                 raise limit_error(reason, "while options were scored")
-            chosen = log_softmax(prefiller.continuation_logits(filled, answer))
-            scores.append(float(chosen[np.arange(len(answer)), list(answer)].sum()))
+            tree = prefix_tree(answers)
+            chosen = log_softmax(prefiller.tree_logits(filled, tree))
+            scores += [float(chosen[list(path), list(answer)].sum()) for path, answer in zip(tree.paths, answers)]
         decode_ms = (time.perf_counter() - start) * 1e3
-        timing = Timing(waited, filled.encode_ms, filled.prefill_ms, decode_ms)
+        timing = Timing(waited, self._prepare_ms + filled.encode_ms, filled.prefill_ms, decode_ms)
         self.scoring.finish(Scored(tuple(scores), filled.length, timing))
 
     def fail(self, error: VlmError) -> None:
         self.scoring.finish(error)
+
+
+class WarmUpJob(Job):
+    """What the first request would wait for, computed in advance. Nobody waits for it."""
+
+    def start(self, prefiller: Prefiller, row: int) -> None:
+        prefiller.warm_up(row, self.picture, self.prompt)
+
+    def fail(self, error: VlmError) -> None:
+        """Say nothing: a request that meets the same error tells of it."""
 
 
 def limit_error(reason: FinishReason | None, when: str) -> VlmError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,7 +40,9 @@ def ask(
         VlmError: BAD_REQUEST, PROMPT_TOO_LONG, BUSY, DEADLINE_EXCEEDED or CANCELLED before the request's turn came, MODEL_ERROR,
             OUT_OF_MEMORY, NOT_ACTIVE.
     """
-    return chat(engine, frame, (), question, settings, on_text, constraint)
+    settings = settings or Settings()
+    generation = engine.generate(engine.picture(frame), question, settings.sampling, settings.limits(), (), constraint)
+    return _finish(engine, question, generation, on_text)
 
 
 def chat(
@@ -53,11 +56,18 @@ def chat(
 ) -> Answer:
     """Go on with a conversation about a picture; as `ask`, after the turns of `history`.
 
-    Where the history does not fit the model's context, its oldest turns are left out; PROMPT_TOO_LONG is raised where the message
+    Where the history does not fit the model's context beside the message and its answer (`max_tokens`, counted as a quarter of
+    the context at most), its oldest turns are left out, and the answer says how many. PROMPT_TOO_LONG is raised where the message
     alone does not fit.
     """
     settings = settings or Settings()
-    generation = _start(engine, engine.picture(frame), list(history), message, settings, constraint)
+    generation, left_out = _start(engine, engine.picture(frame), history, message, settings, constraint)
+    answer = _finish(engine, message, generation, on_text)
+    return replace(answer, turns=len(history) - left_out, turns_left_out=left_out)
+
+
+def _finish(engine: Engine, question: str, generation: Generation, on_text: OnText | None) -> Answer:
+    """The answer, once it is whole; tells `on_text` of its pieces as they come."""
     if on_text is not None:
         stream = TextStream(engine.tokenizer)
         for token in generation:
@@ -65,20 +75,26 @@ def chat(
                 on_text(piece)
         if piece := stream.finish():
             on_text(piece)
-    return to_answer(engine.tokenizer, message, generation.result())
+    return to_answer(engine.tokenizer, question, generation.result())
 
 
 def _start(
-    engine: Engine, picture: Picture, history: list[Turn], message: str, settings: Settings, constraint: Constraint | None
-) -> Generation:
+    engine: Engine, picture: Picture, history: Sequence[Turn], message: str, settings: Settings, constraint: Constraint | None
+) -> tuple[Generation, int]:
+    """Starts the answer; returns it and how many turns were left out."""
     limits = settings.limits()
+    for_answer = min(settings.sampling.max_tokens, engine.context_length // 4)
+    left_out = 0
     while True:
+        turns = history[left_out:]
         try:
-            return engine.generate(picture, message, settings.sampling, limits, history, constraint)
+            room = for_answer if turns else 1
+            generation = engine.generate(picture, message, settings.sampling, limits, turns, constraint, room, keep_turn=True)
+            return generation, left_out
         except VlmError as error:
-            if error.code is not ErrorCode.PROMPT_TOO_LONG or not history:
+            if error.code is not ErrorCode.PROMPT_TOO_LONG or not turns:
                 raise
-            del history[0]
+            left_out += 1
 
 
 def to_answer(tokenizer: Tokenizer, question: str, generated: Generated) -> Answer:

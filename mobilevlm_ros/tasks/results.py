@@ -33,11 +33,18 @@ class Result:
 
 @dataclass(frozen=True)
 class Answer(Result):
-    """An answer in words. It is data: nothing in it is to be executed."""
+    """An answer in words. It is data: nothing in it is to be executed.
+
+    Attributes:
+        turns: earlier turns of a conversation that it took into account.
+        turns_left_out: earlier turns, the oldest, that did not fit the model's context beside the message and its answer.
+    """
 
     question: str
     text: str
     token_ids: tuple[int, ...]
+    turns: int = 0
+    turns_left_out: int = 0
 
 
 @dataclass(frozen=True)

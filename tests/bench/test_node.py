@@ -43,6 +43,8 @@ def test_a_request_takes_longer_than_its_stages_in_the_engine(told: dict[str, An
 def test_each_picture_costs_the_node_a_time_that_is_told(told: dict[str, Any]) -> None:
     assert told["frames_watched"] >= 5
     assert 0 < told["callback_ms_median"] <= told["callback_ms_p99"]
+    assert 0 < told["callback_thread_ms_median"] <= told["callback_thread_ms_p99"]
+    assert told["callback_thread_ms_median"] < 2 * told["node_threads_ms_median"]
     assert told["transport_ms_median"] > 0
 
 

@@ -23,7 +23,7 @@ from mobilevlm_ros.runtime.sampling import SamplingParams
 from tests.fakes import FakeBackend, fake_engine, manifest, reply
 
 STAGES = [
-    *("load_ms", "encode_ms", "prefill_ms", "decode_tokens_per_s"),
+    *("load_ms", "encode_ms", "prefill_ms", "prefill_tokens_per_s", "decode_tokens_per_s"),
     *("first_question_ms", "follow_up_ms", "four_at_once_ms", "peak_memory_mib"),
 ]
 OPTIONS = BenchOptions(runs=2, warm_up=1)
@@ -104,11 +104,12 @@ class TestReport:
         lines = markdown(measured, self.MACHINE, OPTIONS).splitlines()
         assert sum(line.startswith("| ") for line in lines) == 1 + len(STAGES)
         assert sum(line.startswith("- ") for line in lines) == len(facts(measured, self.MACHINE, OPTIONS))
+        assert json.loads(lines[-1].strip("`")) == json.loads(json.dumps(values(measured, self.MACHINE, OPTIONS)))
 
     def test_a_line_a_stage_for_the_terminal(self, measured: Measurement) -> None:
         lines = table(measured)
         assert len(lines) == len(STAGES)
-        assert "tokens/s" in lines[3]
+        assert "tokens/s" in lines[4]
 
     def test_values_hold_median_and_range(self, measured: Measurement) -> None:
         stages = values(measured, read_machine(), OPTIONS)["stages"]

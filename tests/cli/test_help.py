@@ -10,7 +10,8 @@ from mobilevlm_ros.cli import main
 from tests.environments import run_without
 
 COMMANDS = [
-    *("models", "fetch", "convert", "ask", "ground", "classify", "describe", "chat", "eval", "finetune", "bench", "doctor"),
+    *("models", "fetch", "convert", "build", "ask", "ground", "classify", "describe", "chat"),
+    *("eval", "finetune", "bench", "doctor"),
 ]
 
 

@@ -42,6 +42,8 @@ class GraphRunner:
             "inputs_embeds": np.ascontiguousarray(embeds, np.float32),
             "seqlens_k": (self.past[rows] + length - 1).astype(np.int32),
             "total_sequence_length": np.array(self.past[rows].max() + length, np.int32),
+            "position_ids": self.past[rows][:, None] + np.arange(length),
+            "attention_bias": np.zeros((1, 1, length, int(self.past[rows].max()) + length), np.float32),
             "logits_at": np.ascontiguousarray(positions, np.int64),
         }
         logits = np.zeros((*positions.shape, self.vocab), np.float32)

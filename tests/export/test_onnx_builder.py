@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mobilevlm_ros.checkpoint.reader import Tensors
 from mobilevlm_ros.export.errors import ExportError
-from mobilevlm_ros.export.onnx_builder import ALIGNMENT, OPSET, GraphBuilder, Weight, stored
+from mobilevlm_ros.export.linear_weights import to_blocks
+from mobilevlm_ros.export.onnx_builder import ALIGNMENT, MICROSOFT, OPSET, GraphBuilder, Weight, stored
 from mobilevlm_ros.export.writer import PackageWriter
 from mobilevlm_ros.runtime.manifest import Precision
 from tests.export.graph_runner import open_graph
@@ -66,6 +67,26 @@ def test_a_linear_layer_computes_what_torch_computes(tmp_path: Path, precision: 
         x = torch.rand(3, 8)
         (y,) = session.run(None, {"x": x.numpy()})
     np.testing.assert_allclose(y, layer(x).detach().numpy(), atol=tolerance)
+
+
+@pytest.mark.parametrize(("bits", "products"), [((4, 4, 4), 1), ((8, 8, 8), 1), ((4, 8, 4), 3)])
+def test_linear_maps_stored_in_blocks_alike_are_one_product(tmp_path: Path, bits: tuple[int, ...], products: int) -> None:
+    matrices = {name: torch.randn(rows, 256) for name, rows in (("a", 5), ("b", 3), ("c", 7))}
+    blocks = {name: to_blocks(matrix.numpy(), wanted) for (name, matrix), wanted in zip(matrices.items(), bits)}
+    graph = GraphBuilder("test", Given(matrices), Precision.INT4, blocks)
+    parts = graph.linears(graph.input("x", "float32", ["N", 256]), list(blocks))
+    for name, part in zip(blocks, parts):
+        graph.output(f"y_{name}", part, ["N", blocks[name].rows])
+    opsets = {"": OPSET, MICROSOFT: 1}
+    assert sum(node.op_type == "MatMulNBits" for node in graph.model("g", opsets).graph.node) == products
+    with PackageWriter(tmp_path / "p") as writer:
+        writer.graph("g.onnx", graph, opsets, ignore)
+        session = open_graph(writer.path / "g.onnx")
+        x = np.random.default_rng(0).standard_normal((3, 256), np.float32)
+        found = session.run(None, {"x": x})
+    for block, result in zip(blocks.values(), found):
+        # The product's input is rounded to 8 bits.
+        np.testing.assert_allclose(result, x @ block.values().T, atol=0.02 * np.abs(x).max() * 16)
 
 
 def test_declaring_reads_nothing_and_the_graph_holds_no_weight() -> None:

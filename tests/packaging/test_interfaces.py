@@ -17,6 +17,7 @@ action = pytest.importorskip("mobilevlm_msgs.action", reason="the interfaces are
 SOURCES = Path(__file__).resolve().parents[2] / "msg"
 SERVICES = ("Ask", "Classify", "DescribeRegion", "Ground")
 MODEL_SERVICES = ("ListModels", "SelectModel")
+STANDING_SERVICES = ("AddQuery", "ListQueries", "RemoveQuery")
 
 
 def test_the_error_codes_of_messages_and_runtime_are_the_same() -> None:
@@ -27,7 +28,10 @@ def test_the_error_codes_of_messages_and_runtime_are_the_same() -> None:
 
 @pytest.mark.parametrize(
     "result",
-    [msg.Answer, msg.Regions, *(getattr(srv, name).Response for name in (*SERVICES, *MODEL_SERVICES)), action.Chat.Result],
+    [
+        *(msg.Answer, msg.Regions, msg.StandingAnswer, action.Chat.Result),
+        *(getattr(srv, name).Response for name in (*SERVICES, *MODEL_SERVICES, *STANDING_SERVICES)),
+    ],
 )
 def test_every_result_carries_an_error_code_and_its_sentence(result: type) -> None:
     fields = result.get_fields_and_field_types()  # type: ignore[attr-defined]
@@ -71,11 +75,22 @@ def test_the_model_services_tell_what_answers_and_what_could() -> None:
     assert srv.SelectModel.Request.get_fields_and_field_types() == {"name": "string"}
 
 
+def test_a_standing_query_needs_only_a_name_and_a_text() -> None:
+    query = msg.StandingQuery()
+    assert (query.kind, query.publish, query.camera, query.labels) == (msg.StandingQuery.ASK, msg.StandingQuery.ON_CHANGE, "", [])
+    assert (query.period.sec, query.frames, query.refresh.sec, query.min_change, query.max_tokens) == (0, 0, 0, -1.0, 0)
+    assert srv.AddQuery.Request.get_fields_and_field_types() == {"query": "mobilevlm_msgs/StandingQuery"}
+    assert srv.ListQueries.Response.get_fields_and_field_types()["answers"] == "sequence<mobilevlm_msgs/StandingAnswer>"
+
+
 def test_a_region_has_its_box_in_pixels_and_in_shares_and_may_have_a_position() -> None:
     fields = msg.Region.get_fields_and_field_types()
     assert fields["box"] == fields["box_normalized"] == "mobilevlm_msgs/Box2D"
     assert fields["position"] == "geometry_msgs/Point"
+    assert fields["position_header"] == "std_msgs/Header"
     assert msg.Region().has_position is False
+    assert msg.Region().position_msg == ""
+    assert srv.Ground.Request().target_frame == ""
 
 
 def test_chat_feedback_streams_text() -> None:

@@ -17,7 +17,7 @@ from mobilevlm_ros.ros.desk import Desk
 from mobilevlm_ros.ros.messages import Outcome
 from mobilevlm_ros.ros.model import ModelStats, OnText
 from mobilevlm_ros.ros.parameters import NodeOptions, defaults
-from mobilevlm_ros.runtime.errors import ErrorCode
+from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.geometry import Box
 from mobilevlm_ros.runtime.prompt import Turn
@@ -45,12 +45,16 @@ class FakeModel:
         self.hold = threading.Event()
         self.hold.set()
         self.closed = False
+        self.given_up: VlmError | None = None
 
     def stats(self) -> ModelStats:
         return ModelStats("fake", 1, 2, 3 << 20)
 
     def close(self) -> None:
         self.closed = True
+
+    def give_up(self, error: VlmError) -> None:
+        self.given_up = error
 
     def ask(self, frame: Frame, question: str, settings: Settings) -> Answer:
         self._note(frame, question, settings)

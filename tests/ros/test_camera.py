@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from mobilevlm_ros.ros.annotate import image_message
-from mobilevlm_ros.ros.camera import Cameras, CameraSlot, FramePolicy, Snapshot, Times, stamp_ns
+from mobilevlm_ros.ros.camera import Cameras, CameraSlot, FramePolicy, Listening, Snapshot, Times, stamp_ns
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.requests import CancelToken
 
@@ -131,6 +131,71 @@ def test_on_simulated_time_only_the_stamp_counts() -> None:
     slot.put(shot(100.0))
     time.sleep(0.25)
     slot.take_newest(0.2)
+
+
+def test_the_first_picture_of_a_camera_that_has_just_been_opened_is_waited_for() -> None:
+    slot = CameraSlot("front", Clock(100.0))
+    slot.put(shot(100.0, 1))
+    slot.begin()
+    threading.Timer(0.2, slot.put, [shot(100.0, 2)]).start()
+    assert slot.take_newest(1.0, time.monotonic() + 5.0, CancelToken()).frame.pixels[0, 0, 0] == 2
+
+
+def test_a_camera_that_is_opened_only_for_the_request_is_waited_for_too() -> None:
+    slot = CameraSlot("front", Clock(100.0))
+    slot.end()
+    assert slot.listening is Listening.NO
+
+    def open_and_show() -> None:
+        slot.begin()
+        slot.put(shot(100.0))
+
+    slot.demand.tell(threading.Timer(0.2, open_and_show).start)
+    slot.take_newest(1.0, time.monotonic() + 5.0, CancelToken())
+    assert slot.listening is Listening.YES
+
+
+@pytest.mark.parametrize(("before", "code"), [(None, ErrorCode.NO_IMAGE), (90.0, ErrorCode.STALE_IMAGE)])
+def test_the_wait_for_the_first_picture_is_given_up_at_the_deadline(before: float | None, code: ErrorCode) -> None:
+    slot = CameraSlot("front", Clock(100.0))
+    if before is not None:
+        slot.put(shot(before))
+    slot.begin()
+    assert slot.listening is Listening.OPENING
+    started = time.monotonic()
+    with pytest.raises(VlmError) as caught:
+        slot.take_newest(1.0, started + 0.2, CancelToken())
+    assert caught.value.code is code
+    assert 0.2 <= time.monotonic() - started < 1.0
+
+
+def test_the_wait_for_the_first_picture_ends_when_the_request_is_taken_back() -> None:
+    slot = CameraSlot("front", Clock(100.0))
+    slot.begin()
+    cancel = CancelToken()
+    threading.Timer(0.1, cancel.cancel).start()
+    started = time.monotonic()
+    with pytest.raises(VlmError) as caught:
+        slot.take_newest(1.0, started + 30.0, cancel)
+    assert caught.value.code is ErrorCode.CANCELLED
+    assert time.monotonic() - started < 1.0
+
+
+def test_a_camera_is_in_use_while_a_request_waits_for_its_picture() -> None:
+    slot = CameraSlot("front", Clock(100.0))
+    slot.begin()
+
+    def wait() -> None:
+        with pytest.raises(VlmError):
+            slot.take_newest(1.0, time.monotonic() + 0.4)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.2)
+    assert slot.demand.idle_seconds == 0.0
+    waiting.join()
+    time.sleep(0.1)
+    assert 0.05 < slot.demand.idle_seconds < 5.0
 
 
 def test_next_takes_the_first_picture_stamped_after_the_request() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from mobilevlm_ros.ros.diagnostics import CameraView, Diagnostics, Ledger, NodeView
+from mobilevlm_ros.ros.camera import Listening
+from mobilevlm_ros.ros.diagnostics import CameraView, Diagnostics, NodeView
+from mobilevlm_ros.ros.ledger import Ledger
 from mobilevlm_ros.ros.messages import NOWHERE, Outcome
 from mobilevlm_ros.ros.model import ModelStats
 from mobilevlm_ros.runtime.errors import ErrorCode
+from mobilevlm_ros.runtime.requests import Timing
 from tests.ros.fakes import answer
 
 ACTIVE = NodeView("active", "", "nano", ModelStats("onnxruntime-cpu", 1, 2, 3 << 20), 3, 4)
@@ -77,9 +81,49 @@ def test_a_cameras_level_follows_the_age_of_its_newest_picture(age: float | None
     assert statuses(camera=CameraView("front", ("/image",), 1, age, 1.0))[1].level == level
 
 
+@pytest.mark.parametrize("age", [None, 1000.0])
+@pytest.mark.parametrize(("listening", "words"), [(Listening.NO, "idle"), (Listening.OPENING, "no picture yet")])
+def test_a_camera_that_nobody_asks_about_or_that_has_just_been_opened_is_in_order(
+    listening: Listening, words: str, age: float | None
+) -> None:
+    status = statuses(camera=CameraView("front", ("/image",), 1, age, 1.0, listening))[1]
+    assert status.level == DiagnosticStatus.OK
+    assert words in status.message
+    assert values(status)["listened to"] == listening.value
+
+
 def test_the_rate_is_what_came_since_the_last_message() -> None:
     diagnostics = Diagnostics("/mobilevlm", "mobilevlm", Ledger())
     diagnostics.message(Time(), 10.0, ACTIVE, [CAMERA])
     later = CameraView("front", ("/image",), 90, 0.1, 1.0)
     status = diagnostics.message(Time(), 12.0, ACTIVE, [later]).status[1]
     assert values(status)["rate Hz"] == "30.0"
+
+
+def test_times_are_of_the_requests_since_the_last_message() -> None:
+    ledger = Ledger()
+    diagnostics = Diagnostics("/mobilevlm", "mobilevlm", ledger)
+    for decode_ms in (2.0, 8.0):
+        ledger.note(Outcome.of(replace(answer("What?", "That."), timing=Timing(1.0, 2.0, 3.0, decode_ms)), NOWHERE))
+    diagnostics.message(Time(), 10.0, ACTIVE, [])
+    ledger.note(Outcome.of(replace(answer("What?", "That."), timing=Timing(1.0, 2.0, 3.0, 4.0)), NOWHERE))
+    ledger.note(Outcome.of(replace(answer("What?", "That."), timing=Timing(3.0, 2.0, 3.0, 6.0)), NOWHERE))
+    ledger.note(failed(ErrorCode.BUSY, "full"))
+    told = values(diagnostics.message(Time(), 12.0, ACTIVE, []).status[0])
+    assert (told["mean queue ms"], told["mean decode ms"], told["longest decode ms"]) == ("2.0", "5.0", "6.0")
+    assert (told["last decode ms"], told["requests per s"]) == ("6.0", "1.5")
+    told = values(diagnostics.message(Time(), 13.0, ACTIVE, []).status[0])
+    assert (told["last decode ms"], told["requests per s"]) == ("6.0", "0.0")
+    assert "mean decode ms" not in told
+
+
+def test_an_answer_that_names_nothing_shows_that_the_model_works_again() -> None:
+    ledger = Ledger()
+    ledger.note(failed(ErrorCode.OUT_OF_MEMORY, "full"))
+    ledger.note(failed(ErrorCode.NO_GROUNDING, "nothing there"))
+    assert statuses(ledger)[0].level == DiagnosticStatus.OK
+
+
+def test_a_camera_whose_newest_picture_cannot_be_read_is_an_error_with_the_reason() -> None:
+    status = statuses(camera=replace(CAMERA, problem="the encoding 'rgb9' is not known"))[1]
+    assert (status.level, status.message) == (DiagnosticStatus.ERROR, "the encoding 'rgb9' is not known")

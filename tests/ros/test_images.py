@@ -5,7 +5,10 @@ from __future__ import annotations
 import array
 import io
 import re
+import sys
 import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +21,12 @@ pytest.importorskip("sensor_msgs", reason="needs the ROS messages")
 from rosbags.image import message_to_cvimage
 from sensor_msgs.msg import CompressedImage, Image
 
+from mobilevlm_ros.pictures.depth_picture import depth_to_grey
+from mobilevlm_ros.pictures.messages import DEPTH
 from mobilevlm_ros.ros.images import ENCODINGS, compressed_to_rgb, to_rgb
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 
-NAMED = [name for name in ENCODINGS if not name.startswith("8uc")]
+NAMED = [name for name in ENCODINGS if not name.startswith("8uc") and name not in DEPTH]
 SAMPLES = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "yuv422": 2, "yuv422_yuy2": 2, "yuyv": 2, "uyvy": 2, "8uc3": 3, "8uc4": 4}
 
 
@@ -30,7 +35,7 @@ def samples_of(encoding: str) -> int:
 
 
 def sample_bytes(encoding: str) -> int:
-    return 2 if encoding.endswith("16") else 1
+    return 4 if encoding == "32fc1" else 2 if encoding.endswith("16") or encoding == "16uc1" else 1
 
 
 def message(encoding: str, width: int, height: int, pad: int = 0, big: bool = False, seed: int = 0) -> Image:
@@ -44,14 +49,18 @@ def message(encoding: str, width: int, height: int, pad: int = 0, big: bool = Fa
 
 
 def oracle(source: Image) -> np.ndarray:
-    """What rosbags-image makes of it. It wants plain rows, the native byte order and chroma rows counted in `height`."""
-    width_bytes = source.width * samples_of(source.encoding) * sample_bytes(source.encoding)
+    """What rosbags-image makes of it. It wants plain rows, and chroma rows counted in `height`."""
+    return np.asarray(message_to_cvimage(_plain(source), "rgb8"))
+
+
+def _plain(source: Image) -> Image:
+    encoding = source.encoding.lower()
+    width_bytes = source.width * samples_of(encoding) * sample_bytes(encoding)
     rows = np.frombuffer(source.data, np.uint8).reshape(-1, source.step)[:, :width_bytes]
-    if sample_bytes(source.encoding) == 2 and source.is_bigendian:
-        rows = np.ascontiguousarray(rows).view(">u2").astype("<u2").view(np.uint8)
     plain = Image(width=source.width, height=len(rows), encoding=source.encoding, step=width_bytes)
+    plain.is_bigendian = source.is_bigendian if sample_bytes(encoding) > 1 else 0
     plain.data = array.array("B", np.ascontiguousarray(rows).tobytes())
-    return np.asarray(message_to_cvimage(plain, "rgb8"))
+    return plain
 
 
 @pytest.mark.parametrize("encoding", NAMED)
@@ -70,6 +79,55 @@ def test_every_encoding_agrees_with_the_oracle(encoding: str, width: int, height
     # The oracle cuts off where 16 bits become 8, this rounds.
     tolerance = 1 if sample_bytes(encoding) == 2 else 0
     assert np.abs(pixels.astype(int) - oracle(source).astype(int)).max() <= tolerance
+
+
+def depth_message(depth: np.ndarray, encoding: str, pad: int = 0, big: bool = False) -> Image:
+    """A depth image, its samples uint16 millimetres or float32 metres."""
+    height, width = depth.shape
+    stored = depth.astype(depth.dtype.newbyteorder(">" if big else "<"))
+    rows = np.pad(stored.view(np.uint8).reshape(height, -1), ((0, 0), (0, pad)), constant_values=0xA5)
+    made = Image(width=width, height=height, encoding=encoding, step=rows.shape[1], is_bigendian=int(big))
+    made.data = array.array("B", rows.tobytes())
+    return made
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    kind=st.sampled_from([("16UC1", np.uint16), ("32FC1", np.float32)]),
+    width=st.integers(1, 40),
+    height=st.integers(1, 40),
+    pad=st.integers(0, 9),
+    big=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_depth_is_read_as_the_oracle_reads_it_and_shown_in_grey(
+    kind: tuple[str, type[np.generic]], width: int, height: int, pad: int, big: bool, seed: int
+) -> None:
+    depth = np.random.default_rng(seed).uniform(0, 9000, (height, width)).astype(kind[1])
+    source = depth_message(depth, kind[0], pad, big)
+    read: np.ndarray = np.asarray(message_to_cvimage(_plain(source)))
+    assert np.array_equal(read, depth)
+    pixels = to_rgb(source)
+    assert np.array_equal(pixels, np.repeat(depth_to_grey(read)[:, :, None], 3, axis=2))
+
+
+def test_near_is_bright_far_is_dark_and_no_depth_is_black() -> None:
+    depth = np.full((20, 20), 5.0, np.float32)
+    depth[:10] = 1.0
+    depth[0, :4] = (np.nan, np.inf, 0.0, -1.0)
+    pixels = to_rgb(depth_message(depth, "32FC1"))[:, :, 0]
+    assert pixels[0, :4].tolist() == [0, 0, 0, 0]
+    assert (pixels[5, 5], pixels[15, 5]) == (255, 32)
+
+
+def test_millimetres_and_metres_look_alike() -> None:
+    metres = np.random.default_rng(0).uniform(0.5, 8.0, (30, 40)).round(3)
+    shown = to_rgb(depth_message((metres * 1000).round().astype(np.uint16), "16UC1"))
+    assert np.abs(shown.astype(int) - to_rgb(depth_message(metres.astype(np.float32), "32FC1"))).max() <= 1
+
+
+def test_a_picture_without_any_depth_is_black() -> None:
+    assert not to_rgb(depth_message(np.zeros((4, 4), np.uint16), "16UC1")).any()
 
 
 def test_the_channels_are_where_the_name_says() -> None:
@@ -123,8 +181,9 @@ DEFECTS = {
     "odd height for nv12": (_changed("nv12", height=5), "even"),
     "an unknown encoding": (_named(message("rgb8", 8, 6), "rgb565"), "rgb565"),
     "no encoding": (_named(message("rgb8", 8, 6), ""), "''"),
-    "metres": (_named(message("rgb8", 8, 6), "32FC1"), "depth"),
-    "millimetres": (_named(message("rgb8", 8, 6), "16UC1"), "depth"),
+    "metres with the step of colours": (_named(message("rgb8", 8, 6), "32FC1"), "step of 32"),
+    "more distances than data": (_changed("16uc1", height=7), "112 bytes, the message has 96"),
+    "distances of a kind that nobody publishes": (_named(message("rgb8", 8, 6), "64FC1"), "64FC1"),
 }
 
 
@@ -201,7 +260,53 @@ def test_a_16_bit_png_is_scaled() -> None:
     assert compressed_to_rgb(source)[0, :, 0].tolist() == [0, 7, 255]
 
 
-def test_what_the_format_field_says_does_not_matter() -> None:
+def _stored(pixels: np.ndarray, form: str, kind: str = "PNG", **options: object) -> CompressedImage:
+    stream = io.BytesIO()
+    PillowImage.fromarray(pixels).save(stream, kind, **options)
+    return CompressedImage(format=form, data=array.array("B", stream.getvalue()))
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_a_bayer_mosaic_that_image_transport_compressed_becomes_colours(pattern: str) -> None:
+    plain = message(f"bayer_{pattern}8", 12, 8)
+    mosaic = np.frombuffer(plain.data, np.uint8).reshape(8, 12)
+    source = _stored(mosaic, f"bayer_{pattern}8; png compressed ")
+    assert np.array_equal(compressed_to_rgb(source), to_rgb(plain))
+
+
+def test_a_16_bit_mosaic_becomes_colours_too() -> None:
+    plain = message("bayer_rggb16", 12, 8)
+    mosaic = np.frombuffer(plain.data, np.uint16).reshape(8, 12)
+    assert np.array_equal(compressed_to_rgb(_stored(mosaic, "bayer_rggb16; png compressed ")), to_rgb(plain))
+
+
+def test_millimetres_that_image_transport_compressed_are_shown_as_depth() -> None:
+    depth = np.random.default_rng(0).integers(0, 9000, (10, 14)).astype(np.uint16)
+    source = _stored(depth, "16UC1; png compressed ")
+    assert np.array_equal(compressed_to_rgb(source), to_rgb(depth_message(depth, "16UC1")))
+
+
+FORMS = [
+    "jpeg",
+    "png",
+    "rgb8; jpeg compressed bgr8",
+    "bgr8; png compressed bgr8",
+    "bgra8; jpeg compressed bgr8",
+    "mono8; png",
+    "",
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_every_form_of_image_transport_agrees_with_the_oracle(form: str, kind: str) -> None:
+    smooth = np.asarray(PillowImage.fromarray(np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)).resize((64, 48)))
+    source = _stored(smooth, form, kind)
+    expected: np.ndarray = np.asarray(message_to_cvimage(source, "rgb8"))
+    assert np.abs(compressed_to_rgb(source).astype(int) - expected.astype(int)).max() <= (0 if kind == "PNG" else 3)
+
+
+def test_what_the_format_field_says_of_a_colour_picture_does_not_matter() -> None:
     source, picture = compressed("RGB", "PNG")
     source.format = "rgb8; jpeg compressed bgr8"
     assert np.array_equal(compressed_to_rgb(source), np.asarray(picture))
@@ -233,6 +338,60 @@ def test_a_compressed_picture_that_claims_to_be_huge_is_not_decoded() -> None:
         compressed_to_rgb(CompressedImage(format="png", data=array.array("B", stream.getvalue())))
 
 
-def test_a_compressed_depth_picture_is_refused_by_name() -> None:
-    with pytest.raises(VlmError, match="depth"):
+def test_image_transports_own_depth_form_is_refused_by_name() -> None:
+    with pytest.raises(VlmError, match="compressedDepth png"):
         compressed_to_rgb(CompressedImage(format="16UC1; compressedDepth png", data=array.array("B", b"x" * 50)))
+
+
+STAND_IN = """
+import numpy as np
+
+class CvBridge:
+    def imgmsg_to_cv2(self, message, desired_encoding):
+        if message.encoding == "odd16":
+            return np.zeros((1, 1), np.uint16)
+        if message.encoding != "rgb565" or desired_encoding != "rgb8":
+            raise ValueError("Unrecognized image encoding [" + message.encoding + "]")
+        packed = np.frombuffer(message.data, "<u2").reshape(message.height, message.step // 2)[:, : message.width]
+        return np.stack([packed >> 8 & 0xF8, packed >> 3 & 0xFC, packed << 3 & 0xF8], axis=-1).astype(np.uint8)
+"""
+"""What a robot's cv_bridge offers, for one encoding that is not read here."""
+
+
+@pytest.fixture
+def cv_bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "cv_bridge.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("cv_bridge", None)
+
+
+def _rgb565() -> Image:
+    made = Image(width=3, height=1, encoding="rgb565", step=6)
+    made.data = array.array("B", np.array([0xF800, 0x07E0, 0x001F], "<u2").tobytes())
+    return made
+
+
+@pytest.mark.usefixtures("cv_bridge")
+def test_an_encoding_outside_the_table_is_asked_of_the_robots_cv_bridge() -> None:
+    assert to_rgb(_rgb565()).tolist() == [[[248, 0, 0], [0, 252, 0], [0, 0, 248]]]
+
+
+@pytest.mark.usefixtures("cv_bridge")
+def test_what_cv_bridge_does_not_know_either_is_a_bad_image_with_its_reason() -> None:
+    with pytest.raises(VlmError, match=r"'rgb9' is not known.*cv_bridge cannot read it either: Unrecognized") as caught:
+        to_rgb(_named(message("rgb8", 4, 4), "rgb9"))
+    assert caught.value.code is ErrorCode.BAD_IMAGE
+
+
+@pytest.mark.usefixtures("cv_bridge")
+def test_what_cv_bridge_returns_is_checked() -> None:
+    with pytest.raises(VlmError, match="odd16"):
+        to_rgb(_named(message("rgb8", 4, 4), "odd16"))
+
+
+def test_without_cv_bridge_the_line_names_the_encoding_and_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    with pytest.raises(VlmError, match=r"'rgb565' is not known; known are rgb8, .*nv12") as caught:
+        to_rgb(_rgb565())
+    assert caught.value.code is ErrorCode.BAD_IMAGE

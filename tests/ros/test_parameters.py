@@ -67,7 +67,10 @@ def test_a_number_outside_its_range_is_named_with_the_range(parameter: Any) -> N
         ({"cameras": ["fr ont"]}, "'fr ont'"),
         ({"adapters": ["/models/a", "/models/a"]}, "twice"),
         ({"rows": None}, "rows has no value"),
-        ({"context_length": 100, "max_tokens": 100}, "max_tokens"),
+        ({"cameras": ["a" * 81]}, "80 characters"),
+        ({"model": "/models/a", "adapters": ["/models/b", "/models/a"]}, "the model itself"),
+        ({"context_length": 512, "max_tokens": 512}, "max_tokens"),
+        ({"context_length": 200, "max_tokens": 16}, "at least 256"),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused_with_the_reason(changes: dict[str, Any], words: str) -> None:

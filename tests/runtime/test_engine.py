@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.prompt import Turn
 from mobilevlm_ros.runtime.requests import CancelToken, FinishReason, Generation, Limits, Picture, Priority
 from mobilevlm_ros.runtime.sampling import GREEDY, SamplingParams
-from tests.fakes import VISUAL_TOKENS, ByteTokenizer, FakeBackend, fake_engine, reply
+from tests.fakes import VISUAL_TOKENS, ByteTokenizer, FakeBackend, digest_token, fake_engine, reply
 
 TEN = SamplingParams(max_tokens=10, temperature=0.0)
 
@@ -86,13 +87,26 @@ def test_a_request_joins_while_others_decode_and_rows_are_used_again() -> None:
 def test_a_picture_is_encoded_once_and_a_follow_up_prefills_its_own_words_only() -> None:
     backend = FakeBackend()
     with fake_engine(backend) as engine:
-        first = ask(engine, "What?").result()
-        second = ask(engine, "Why so?").result()
+        shown = picture(engine)
+        first = engine.generate(shown, "What?", TEN, Limits()).result()
+        second = engine.generate(shown, "Why so?", TEN, Limits()).result()
         assert backend.calls.count("encode") == 1
         tail = len(engine.tokenizer.encode("\nWhy so? ASSISTANT:"))
         assert backend.prefilled[-1] == tail
         assert second.timing.encode_ms == 0 < first.timing.encode_ms
     assert second.tokens == alone("Why so?")
+
+
+def test_letterboxing_counts_as_encoding_for_the_first_request_about_a_frame() -> None:
+    with fake_engine() as engine:
+        ask(engine).result()
+        frame = Frame(np.random.default_rng(0).integers(0, 256, (4000, 4000, 3), np.uint8))
+        start = time.perf_counter()
+        engine.picture(frame)
+        letterboxing_ms = (time.perf_counter() - start) * 1e3
+        first, second = (engine.generate(engine.picture(frame), "What?", TEN, Limits()).result() for _ in range(2))
+        assert first.timing.encode_ms > 0.5 * letterboxing_ms
+        assert second.timing.encode_ms == 0
 
 
 def test_a_frame_is_letterboxed_once_and_forgotten_with_it() -> None:
@@ -126,6 +140,43 @@ def test_earlier_turns_are_part_of_the_prompt() -> None:
         with_history = engine.generate(picture(engine), "Where?", TEN, Limits(), history).result()
         assert with_history.tokens != alone("Where?")
         assert with_history.prompt_tokens > ask(engine, "Where?").result().prompt_tokens
+
+
+def spaced(context: tuple[float, ...]) -> int:
+    """Answers that begin with a space, as a real model's do behind the template's colon."""
+    colon, space = ByteTokenizer().encode(": ")
+    return space if context[-1] == colon else digest_token(context)
+
+
+def test_a_turn_of_a_conversation_prefills_its_own_words_only() -> None:
+    backend = FakeBackend(spaced)
+    with fake_engine(backend, EngineConfig(context_length=512)) as engine:
+        shown = picture(engine)
+        history: list[Turn] = []
+        for message in ("What?", "Why so?", "Where?"):
+            answer = engine.generate(shown, message, TEN, Limits(), history, keep_turn=True).result()
+            text = engine.tokenizer.decode(answer.tokens).strip()
+            history.append(Turn(message, text))
+            # The answer's last token is read with the next turn, and what the template puts between the two.
+            assert backend.prefilled[-1] <= len(f"{text[-1]}.\nUSER: {message} ASSISTANT:")
+    with fake_engine(FakeBackend(spaced)) as engine:
+        afresh = engine.generate(picture(engine), "Where?", TEN, Limits(), history[:2]).result()
+    assert answer.tokens == afresh.tokens
+
+
+def test_kept_turns_stay_within_the_bound_and_another_conversation_takes_what_fits() -> None:
+    backend = FakeBackend()
+    with fake_engine(backend, EngineConfig(context_length=512)) as engine:
+        shown = picture(engine)
+        first = engine.generate(shown, "What?", TEN, Limits(), keep_turn=True).result()
+        for text in ("A mug", "A box"):
+            told = [Turn("What?", text)]
+            found = engine.generate(shown, "Where?", TEN, Limits(), told, keep_turn=True).result()
+            with fake_engine() as other:
+                assert found.tokens == other.generate(picture(other), "Where?", TEN, Limits(), told).result().tokens
+        again = engine.generate(shown, "What?", TEN, Limits(), keep_turn=True).result()
+        assert again.tokens == first.tokens
+        assert 0 < engine.stats().prefix_cache_bytes <= 256 << 20
 
 
 def test_a_full_line_refuses_at_once_with_busy() -> None:
@@ -301,10 +352,12 @@ def test_close_ends_running_and_waiting_requests_and_frees_the_model() -> None:
     engine.close()
 
 
-@pytest.mark.parametrize("field", [{"rows": 0}, {"queue_size": 0}, {"threads": -1}, {"prefix_cache_mb": -1}])
-def test_a_config_out_of_range_is_refused(field: dict[str, int]) -> None:
-    with pytest.raises(VlmError, match=next(iter(field))):
-        EngineConfig(**field)
+@pytest.mark.parametrize(
+    ("name", "value"), [("rows", 0), ("queue_size", 0), ("threads", -1), ("prefix_cache_mb", -1), ("cpu_affinity", "first")]
+)
+def test_a_config_out_of_range_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(VlmError, match=f"{name}|'{value}'"):
+        EngineConfig(**{name: value})
 
 
 def test_greedy_is_temperature_zero() -> None:

@@ -6,8 +6,9 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.frame import Frame
@@ -63,6 +64,26 @@ def test_padding_is_centred_and_of_the_official_colour() -> None:
     frame = Frame(np.full((1, 4, 3), 255, np.uint8))
     square = letterbox(frame, 4, PAD)
     assert [tuple(row[0]) for row in square] == [PAD, (255, 255, 255), PAD, PAD]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    width=st.integers(1, 300),
+    height=st.integers(1, 300),
+    size=st.sampled_from([7, 24, 84, 112]),
+    color=st.tuples(*[st.integers(0, 255)] * 3),
+    seed=st.integers(0, 99),
+)
+def test_every_pixel_is_that_of_the_padded_square_resized_as_a_whole(
+    width: int, height: int, size: int, color: tuple[int, int, int], seed: int
+) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    side = max(width, height)
+    square = np.full((side, side, 3), color, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    expected = np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BICUBIC))
+    assert np.array_equal(letterbox(Frame(pixels), size, color), expected)
 
 
 def test_resizing_is_antialiased() -> None:

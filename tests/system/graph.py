@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from std_msgs.msg import Header
 from mobilevlm_ros.client import VLM
 from mobilevlm_ros.ros.annotate import image_message
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
+from tests.conftest import SIMULATED_TENSORRT
 
 START_SECONDS = 30.0
 
@@ -89,9 +91,14 @@ class Process:
             return self.wait()
 
 
-def node_command(name: str, **parameters: Any) -> list[str]:
+ON_SIMULATED_TENSORRT = (sys.executable, "-m", "mobilevlm_ros.doctor.simulated.libraries", "mobilevlm_ros.ros.node:main")
+"""The node's program on a machine that seems to have TensorRT and a device."""
+PROGRAM = ON_SIMULATED_TENSORRT if os.environ.get(SIMULATED_TENSORRT) else (sys.executable, "-m", "mobilevlm_ros.ros.node")
+
+
+def node_command(name: str, program: Sequence[str] = PROGRAM, **parameters: Any) -> list[str]:
     """The command line of the node's process; tuples become lists."""
-    command = [sys.executable, "-m", "mobilevlm_ros.ros.node", "--ros-args", "-r", f"__node:={name}"]
+    command = [*program, "--ros-args", "-r", f"__node:={name}"]
     for key, value in parameters.items():
         text = str(list(value)) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
         command += ["-p", f"{key}:={text}"]
@@ -226,6 +233,25 @@ def until_seen(vlm: VLM, camera: Camera, seconds: float = 30.0) -> None:
         return True
 
     until(answers, seconds)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A node that answers questions about the pictures of a camera."""
+
+    process: Process
+    camera: Camera
+    vlm: VLM
+
+
+@contextmanager
+def serving(tester: Node, name: str, folder: Path, **parameters: Any) -> Iterator[Served]:
+    """The node's process with one camera on `image`, after its first answer; its log lies in `folder`. Pictures do not age."""
+    with running_node(name, folder / "node.log", **{"max_image_age": 1000.0, **parameters}) as process:
+        camera, vlm = Camera(tester, "image"), VLM(tester, name)
+        vlm.wait_until_ready(START_SECONDS)
+        until_seen(vlm, camera)
+        yield Served(process, camera, vlm)
 
 
 def fails(call: Callable[[], Any], code: ErrorCode, words: str = "") -> None:

@@ -1,19 +1,24 @@
 """Runs a launch file without `launch`, which is not to be had on a pip-only machine.
 
-Provides stand-ins for what launch/mobilevlm.launch.py imports, executes its `generate_launch_description()`, and tells which
-processes it would start. It knows only what that file uses; anything else fails as a missing attribute.
+Provides stand-ins for what launch/mobilevlm.launch.py imports, executes its `generate_launch_description()`, tells which
+processes it would start, and starts the node's as launch would, again and again where it is to be respawned. It knows only what
+that file uses; anything else fails as a missing attribute.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+import threading
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.system.graph import Process
 
 
 @dataclass
@@ -50,6 +55,14 @@ class OpaqueFunction:
 
 
 @dataclass
+class ExecuteProcess:
+    """A process that is no node."""
+
+    cmd: list[str]
+    output: str = "log"
+
+
+@dataclass
 class LaunchDescription:
     """A list of actions."""
 
@@ -72,10 +85,15 @@ class Node:
     respawn_delay: float = 0.0
     output: str = "log"
 
-    def command(self, folder: Path) -> list[str]:
-        """The command line that launch_ros would run, with this Python in place of the installed executable."""
+    def command(self, folder: Path, program: Sequence[str] = ("mobilevlm_ros.ros.node",)) -> list[str]:
+        """The command line that launch_ros would run, with this Python in place of the installed executable.
+
+        Args:
+            folder: for parameter files.
+            program: the module that is run, and arguments of its own.
+        """
         assert (self.package, self.executable) == ("mobilevlm_ros", "mobilevlm_node")
-        command = [sys.executable, "-m", "mobilevlm_ros.ros.node", *self.arguments, "--ros-args", "-r", f"__node:={self.name}"]
+        command = [sys.executable, "-m", *program, *self.arguments, "--ros-args", "-r", f"__node:={self.name}"]
         if self.namespace:
             command += ["-r", f"__ns:=/{self.namespace.lstrip('/')}"]
         for source, target in self.remappings:
@@ -102,6 +120,7 @@ class Recording:
 
     arguments: dict[str, str]
     nodes: tuple[Node, ...]
+    processes: tuple[ExecuteProcess, ...]
 
 
 def record(launch_file: Path, **values: str) -> Recording:
@@ -118,18 +137,22 @@ def record(launch_file: Path, **values: str) -> Recording:
         unknown = set(values) - set(declared)
         assert not unknown, f"the launch file declares no argument {unknown}"
         context = Context({**declared, **values})
-        nodes: list[Node] = []
+        made: list[Any] = []
         for entity in description.entities:
-            made = entity.function(context) if isinstance(entity, OpaqueFunction) else [entity]
-            nodes += [action for action in made if isinstance(action, Node)]
-    return Recording(declared, tuple(nodes))
+            made += entity.function(context) if isinstance(entity, OpaqueFunction) else [entity]
+    nodes = tuple(action for action in made if isinstance(action, Node))
+    return Recording(declared, nodes, tuple(action for action in made if isinstance(action, ExecuteProcess)))
 
 
 @contextmanager
 def _stand_ins() -> Iterator[None]:
     modules: dict[str, dict[str, Any]] = {
         "launch": {"LaunchDescription": LaunchDescription},
-        "launch.actions": {"DeclareLaunchArgument": DeclareLaunchArgument, "OpaqueFunction": OpaqueFunction},
+        "launch.actions": {
+            "DeclareLaunchArgument": DeclareLaunchArgument,
+            "ExecuteProcess": ExecuteProcess,
+            "OpaqueFunction": OpaqueFunction,
+        },
         "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},
         "launch_ros": {},
         "launch_ros.actions": {"Node": Node},
@@ -147,3 +170,43 @@ def _stand_ins() -> Iterator[None]:
                 del sys.modules[name]
             else:
                 sys.modules[name] = old
+
+
+class Launched:
+    """A node's process as launch runs it; where its action says `respawn`, it is started again when it ends."""
+
+    def __init__(self, node: Node, folder: Path, program: Sequence[str] = ("mobilevlm_ros.ros.node",)) -> None:
+        self._node = node
+        self._folder = folder
+        self._command = node.command(folder, program)
+        self._stopping = threading.Event()
+        self.processes: list[Process] = []
+        """Those that were started so far, the one that runs last."""
+
+    def __enter__(self) -> Launched:
+        self._start()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self.processes[-1].stop()
+
+    @property
+    def log(self) -> str:
+        """What all of them printed."""
+        return "".join(process.log for process in self.processes)
+
+    def _start(self) -> None:
+        log = self._folder / f"{self._node.name}_{len(self.processes)}.log"
+        self.processes.append(Process(self._command, log, {**os.environ, **self._node.additional_env}))
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(0.05):
+            if self.processes[-1].ended is None:
+                continue
+            if not self._node.respawn or self._stopping.wait(self._node.respawn_delay):
+                return
+            self._start()

@@ -91,7 +91,7 @@ def _answer(vlm: VLM, recording: truth.Recording, case: dict[str, Any]) -> Any:
     if case["kind"] == "describe":
         box = recording.pictures[case["picture"]].box_of(case["text"])
         assert box
-        return vlm.describe_region((box.x1, box.y1, box.x2, box.y2)).text
+        return vlm.describe((box.x1, box.y1, box.x2, box.y2)).text
     try:
         return boxes([region.box for region in vlm.ground(case["text"]).regions])
     except VlmError as error:

@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from action_msgs.msg import GoalStatus
 from mobilevlm_msgs.action import Chat
 from mobilevlm_msgs.msg import RequestOptions
+from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
-from mobilevlm_ros.client import VLM
-from mobilevlm_ros.ros.camera import FramePolicy
+from mobilevlm_ros.client import VLM, Conversation, FramePolicy
 from mobilevlm_ros.runtime.errors import ErrorCode
-from tests.system.graph import Camera, Process, fails, running_node, until, until_seen
+from tests.system.graph import Camera, Process, Served, fails, serving, until
 
 NAME = "chat_vlm"
 LONG = 1500
 
 
 @pytest.fixture(scope="module")
-def node(random_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    log = tmp_path_factory.mktemp("chat") / "node.log"
-    with running_node(NAME, log, model=random_package, max_image_age=1000.0, max_tokens=20) as process:
-        yield process
+def served(tester: Node, random_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(tester, NAME, tmp_path_factory.mktemp("chat"), model=random_package, max_tokens=20) as served:
+        yield served
 
 
-@pytest.fixture(scope="module")
-def camera(tester: Node, node: Process) -> Camera:
-    camera = Camera(tester, "image")
-    camera.wait_for_listener()
-    return camera
+@contextmanager
+def parameter(tester: Node, name: str, value: float, afterwards: float) -> Iterator[None]:
+    """Sets a parameter of the node for as long as the block runs."""
+    client = tester.create_client(SetParameters, f"/{NAME}/set_parameters")
+    assert client.wait_for_service(10.0)
+
+    def put(number: float) -> None:
+        request = SetParameters.Request(parameters=[Parameter(name, value=number).to_parameter_msg()])
+        assert until(client.call_async(request).result).results[0].successful
+
+    put(value)
+    try:
+        yield
+    finally:
+        put(afterwards)
+        tester.destroy_client(client)
 
 
-@pytest.fixture(scope="module")
-def vlm(tester: Node, camera: Camera) -> VLM:
-    client = VLM(tester, NAME)
-    client.wait_until_there(30.0)
-    until_seen(client, camera)
-    return client
+def _turns(talk: Conversation) -> int:
+    """How many earlier turns the next one takes into account."""
+    stream = talk.say("And then?")
+    stream.text()
+    return stream.turns
+
+
+def _prompt_tokens(talk: Conversation, message: str) -> int:
+    stream = talk.say(message)
+    stream.text()
+    assert stream.answer
+    return int(stream.answer.info.prompt_tokens)
 
 
 def test_the_pieces_add_up_to_the_answer(vlm: VLM) -> None:
@@ -70,21 +89,63 @@ def test_a_conversation_can_stay_with_its_picture_or_follow_the_camera(vlm: VLM,
     assert first.answer
     header = camera.show()
     until(lambda: vlm.ask("What is it?").info.header == header)
-    same = vlm.chat("And left of it?", first.session, frame_policy=int(FramePolicy.SAME))
+    same = vlm.chat("And left of it?", first.session, frame_policy=FramePolicy.SAME)
     same.text()
     assert same.answer and same.answer.info.header == first.answer.info.header != header
-    newest = vlm.chat("And now?", first.session, frame_policy=int(FramePolicy.NEWEST))
+    newest = vlm.chat("And now?", first.session, frame_policy=FramePolicy.NEWEST)
     newest.text()
     assert newest.answer and newest.answer.info.header == header
 
 
-def test_a_history_over_the_context_loses_its_oldest_turns(vlm: VLM) -> None:
-    session = ""
-    for _ in range(6):
-        stream = vlm.chat("word " * 300, session, max_tokens=2)
+def test_a_history_over_the_context_loses_its_oldest_turns_and_says_so(vlm: VLM) -> None:
+    talk = Conversation(vlm, max_tokens=2)
+    told = []
+    for _ in range(7):
+        stream = talk.say("word " * 80)
         stream.text()
-        session = stream.session
-    assert stream.answer and stream.answer.info.prompt_tokens <= 2048
+        told.append((stream.turns, stream.turns_left_out))
+    assert told[:3] == [(0, 0), (1, 0), (2, 0)]
+    assert told[-1][1] > told[2][1]
+    assert [turns + left_out for turns, left_out in told] == list(range(7))
+
+
+def test_a_history_that_fills_the_context_leaves_the_next_answer_its_room(vlm: VLM) -> None:
+    talk = Conversation(vlm, max_tokens=2)
+    for _ in range(5):
+        talk.say("word " * 80).text()
+    stream = talk.say("And then?", max_tokens=400)
+    stream.text()
+    assert stream.turns_left_out > 0
+    assert stream.answer and stream.answer.info.answer_tokens == 400
+
+
+def test_conversations_side_by_side_do_not_mix(vlm: VLM) -> None:
+    messages = ("What do you see?", "And left of it, behind the other one?", "Why?")
+    alone = Conversation(vlm, frame_policy=FramePolicy.SAME)
+    expected = [_prompt_tokens(alone, message) for message in messages]
+    first, second = (Conversation(vlm, frame_policy=FramePolicy.SAME) for _ in range(2))
+    found = [(_prompt_tokens(first, message), _prompt_tokens(second, message)) for message in messages]
+    assert found == [(tokens, tokens) for tokens in expected]
+    with first.say("Tell me a long story.", max_tokens=200) as one, second.say("Tell me another.", max_tokens=200) as other:
+        assert (one.text() != "", other.text() != "") == (True, True)
+    assert (one.turns, other.turns) == (3, 3)
+
+
+def test_one_conversation_too_many_takes_the_place_of_the_one_that_rested_longest(vlm: VLM, tester: Node) -> None:
+    with parameter(tester, "chat_sessions", 2, 16):
+        first, second, third = (Conversation(vlm, max_tokens=2) for _ in range(3))
+        for talk in (first, second, first, third):
+            talk.say("What do you see?").text()
+        assert [_turns(talk) for talk in (first, third)] == [2, 1]
+        assert _turns(second) == 0  # it was forgotten and begins anew, as its result says
+
+
+def test_a_conversation_that_rests_too_long_is_forgotten(vlm: VLM, tester: Node) -> None:
+    with parameter(tester, "chat_timeout", 1.0, 600.0):
+        talk = Conversation(vlm, max_tokens=2)
+        assert [_turns(talk), _turns(talk)] == [0, 1]
+        time.sleep(1.2)
+        assert _turns(talk) == 0
 
 
 def test_a_conversation_answers_one_message_at_a_time(vlm: VLM) -> None:
@@ -138,13 +199,12 @@ def test_a_hundred_cancels_in_a_row_leave_the_node_ready(vlm: VLM, node: Process
     assert node.ended is None
 
 
-def test_a_cancelled_turn_is_not_part_of_its_conversation(vlm: VLM) -> None:
-    stream = vlm.chat("Tell me a long story.", "kept", max_tokens=LONG)
+def test_a_turn_cancelled_in_the_middle_is_not_part_of_its_conversation_which_goes_on(vlm: VLM) -> None:
+    talk, undisturbed = Conversation(vlm), Conversation(vlm)
+    for one in (talk, undisturbed):
+        one.say("What do you see?").text()
+    stream = talk.say("Tell me a long story.", max_tokens=LONG)
     next(iter(stream))
     stream.close()
-    after = vlm.chat("And then?", "kept")
-    after.text()
-    alone = vlm.chat("And then?")
-    alone.text()
-    assert after.answer and alone.answer
-    assert after.answer.info.prompt_tokens == alone.answer.info.prompt_tokens
+    assert _prompt_tokens(talk, "And then?") == _prompt_tokens(undisturbed, "And then?")
+    assert _turns(talk) == 2

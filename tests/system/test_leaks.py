@@ -121,7 +121,7 @@ def _cancel_goals(node: Process, vlm: VLM, count: int) -> None:
 def _cancel_one(vlm: VLM, delay: float) -> int:
     stream = vlm.chat("What is on the table?", timeout=20.0, max_tokens=64)
     time.sleep(delay)
-    late = stream._handle.cancel_goal_async() if stream._result.done() else None
+    late = stream._turn._handle.cancel_goal_async() if stream._turn.done() else None
     stream.close()
     if late:
         until(late.done, 20.0)

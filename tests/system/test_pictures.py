@@ -108,7 +108,7 @@ DEFECTS: dict[str, tuple[dict[str, object], str]] = {
     "no size": ({"width": 0, "height": 0}, "empty"),
     "a size that no machine has memory for": ({"width": 2**31, "height": 2**31, "step": 2**31}, "too large"),
     "an encoding that nobody knows": ({"encoding": "rgb9"}, "rgb9"),
-    "depth where colours are wanted": ({"encoding": "32FC1"}, "depth"),
+    "depth whose data does not fill it": ({"encoding": "32FC1"}, "step of 384"),
 }
 
 

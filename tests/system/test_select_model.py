@@ -146,7 +146,7 @@ def memory_mb(process: Process) -> float:
 
 def test_the_client_lists_what_there_is(vlm: VLM, packages: dict[str, Path]) -> None:
     models = vlm.list_models()
-    assert (models.active, models.available) == (BASE, list(packages))
+    assert (models.active, list(models.available)) == (BASE, list(packages))
 
 
 def test_answers_are_the_selected_models_from_the_next_request_on(vlm: VLM, expected: dict[str, str]) -> None:

@@ -25,7 +25,7 @@ from tests.system.graph import Camera, Process, picture, running_node, until
 
 Findings = dict[tuple[str, str], dict[str, str]]
 
-CAMERAS = ("good", "lost", "typed", "strict", "silent", "odd", "late", "packed")
+CAMERAS = ("good", "lost", "typed", "strict", "silent", "odd", "deep", "late", "packed")
 MIXED, HEALTHY, ASLEEP = "wiring_mixed", "wiring_healthy", "wiring_asleep"
 
 BURST = """
@@ -95,6 +95,7 @@ def mixed(tester: Node, nano_package: Path, tmp_path_factory: pytest.TempPathFac
     best_effort = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
     good = image_message(picture(), Camera(tester, "unused").header())
     odd = Image(width=4, height=2, step=4, encoding="thermal14", data=bytes(8))
+    deep = Image(width=4, height=2, step=8, encoding="16UC1", data=bytes(16))
     with ExitStack() as stack:
         for topic, kind, quality, message, offset in (
             ("/good/image", Image, 1, good, 0.0),
@@ -102,6 +103,7 @@ def mixed(tester: Node, nano_package: Path, tmp_path_factory: pytest.TempPathFac
             ("/typed/image", String, 1, String(data="no picture"), 0.0),
             ("/strict/image", Image, best_effort, good, 0.0),
             ("/odd/image", Image, 1, odd, 0.0),
+            ("/deep/image", Image, 1, deep, 0.0),
             ("/late/image", Image, 1, good, -86400.0),
             ("/packed/image/compressed", CompressedImage, 1, CompressedImage(format="jpeg", data=b"cut"), 0.0),
         ):
@@ -151,6 +153,12 @@ def test_a_publisher_that_sends_nothing_is_found(mixed: Findings) -> None:
 def test_an_encoding_that_the_node_does_not_read_is_found(mixed: Findings) -> None:
     detail, _ = fails(mixed, "/odd/image", "encoding")
     assert "thermal14" in detail
+
+
+def test_depth_in_the_place_of_colours_is_pointed_out(mixed: Findings) -> None:
+    check = mixed["/deep/image", "encoding"]
+    assert check["status"] == "WARN"
+    assert "16UC1" in check["detail"]
 
 
 def test_stamps_of_another_clock_are_found(mixed: Findings) -> None:

@@ -44,6 +44,7 @@ class WritingBackend:
     """Implements `Backend` with another one, and keeps the token ids that were looked up and in which order."""
 
     name = "writing"
+    notice = ""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
