@@ -53,7 +53,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def look(engines: Path) -> Callable[..., list[Check]]:
-    """Looks at the nano model over libraries that may have a fault, with the engines that are there already or in a new folder."""
+    """Looks at the nano model over libraries that may have a fault, with the engines of an earlier look or in a new folder."""
 
     def look(make: MakeLibraries = simulated_libraries, subject: Subject = NANO, folder: Path = engines) -> list[Check]:
         with pretended_jetson(Pretended.SEVEN, make) as site:
@@ -133,7 +133,7 @@ class TestFaults:
 
         def silent(engine: simulated_tensorrt.Engine, *arguments: Any) -> None:
             begin(engine, *arguments)
-            engine.get_aliased_input_tensor = lambda name: ""  # type: ignore[method-assign,assignment,return-value]
+            engine.get_aliased_input_tensor = lambda name: ""  # type: ignore[attr-defined]
 
         monkeypatch.setattr(simulated_tensorrt.Engine, "__init__", silent)
         assert fails(look()) == {

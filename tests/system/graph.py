@@ -95,6 +95,9 @@ ON_SIMULATED_TENSORRT = (sys.executable, "-m", "mobilevlm_ros.doctor.simulated.l
 """The node's program on a machine that seems to have TensorRT and a device."""
 PROGRAM = ON_SIMULATED_TENSORRT if os.environ.get(SIMULATED_TENSORRT) else (sys.executable, "-m", "mobilevlm_ros.ros.node")
 
+BACKEND = "tensorrt-10.16.0-trt" if os.environ.get(SIMULATED_TENSORRT) else "onnxruntime-cpu"
+"""What such a node runs its model on."""
+
 
 def node_command(name: str, program: Sequence[str] = PROGRAM, **parameters: Any) -> list[str]:
     """The command line of the node's process; tuples become lists."""

@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 
 from mobilevlm_ros.client import VLM
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
-from tests.system.graph import Camera, Listener, Process, fails, running_node, until, until_seen
+from tests.system.graph import BACKEND, Camera, Listener, Process, fails, running_node, until, until_seen
 
 NAME = "diagnosed_vlm"
 
@@ -51,7 +51,7 @@ def test_a_serving_node_tells_its_state_model_backend_and_times(diagnostics: Lis
     with camera.streaming(20.0):
         vlm.ask("What is it?")
         values = _next(diagnostics, "model", level=DiagnosticStatus.OK)
-        assert (values["state"], values["model"], values["backend"]) == ("active", "random", "onnxruntime-cpu")
+        assert (values["state"], values["model"], values["backend"]) == ("active", "random", BACKEND)
         assert int(values["requests ended well"]) >= 1
         assert float(values["last decode ms"]) > 0
         assert float(values["memory MiB"]) > 20

@@ -1,4 +1,4 @@
-"""Engines of the pretended TensorRT at work: what they are asked to do is checked first, and computed when somebody waits for it."""
+"""Engines of the pretended TensorRT at work: what is asked of them is checked first, and computed when somebody waits for it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The model package on TensorRT.
 
-Keys and values stay on the device. What goes to it and comes back lies in memory that both sides see, so nothing is copied to and
-fro. Knows the graphs' inputs and outputs, not what the tokens mean.
+Keys and values stay on the device. What goes to it and comes back lies in memory that both sides see, and is not copied.
+Knows the graphs' inputs and outputs, not what the tokens mean.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ ORDER = Order(Role.FUSED, Path("/models/decoder.trt.onnx"), "abc", 1000, decoder
 MACHINE = Machine("10.16.0", "Orin", "8.7", "36.4.3")
 OTHER: dict[str, Any] = {
     "role": Role.PORTABLE,
-    "weights_sha256": "abd",
+    "weights_sha256": "def",
     "weights_bytes": 1001,
     "profiles": decoder_profiles(8, 512),
     "positions": 528,
