@@ -25,7 +25,7 @@ import ros_env
 from progress import Progress, SetupError
 
 _RECIPE = 1  # to be raised when a step does something else with the same inputs
-_PARTS = ("demo", "convert", "test")
+_PARTS = ("demo", "convert", "test", "tensorrt-check")
 _PIP_SETTINGS = ("PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PYTHONPATH", "PYTHONHOME")  # each leads pip out of the environment
 _BAD_IN_PATHS = re.compile(r"[^\w /.,+@%=-]")  # CMake and ROS's scripts pass paths through a shell without quotes for these
 
@@ -333,7 +333,7 @@ def plan(layout: Layout, ros: RosSource, parts: Iterable[str]) -> list[Step]:
         Step("interfaces", "ROS 2 interfaces (mobilevlm_msgs)", interfaces, build_interfaces),
         Step("self", "mobilevlm_ros itself", digest(venv, metadata, *sorted(shipped)), install_self),
     ]
-    for name in ("convert", "test"):
+    for name in ("convert", "test", "tensorrt-check"):
         if name in parts:
             key = digest(packages, digest_files(root, [rest, layout.requirements(name)]))
             steps.append(Step(name, f"packages ({name})", key, install_extra(name)))
