@@ -40,8 +40,9 @@ setup(
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
         NAME: ["py.typed"],
+        f"{NAME}.bench": ["*.zip"],
         f"{NAME}.demo": ["*.mcap", "*.json"],
-        f"{NAME}.doctor": ["*.jpg"],
+        f"{NAME}.doctor": ["*.jpg", "*.zip"],
         f"{NAME}.hub": ["*.json"],
     },
     data_files=[

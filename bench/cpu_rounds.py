@@ -66,12 +66,16 @@ class Start:
 
     Attributes:
         load_ms: loading alone, Python's start and imports left out.
-        answered_s: from the process's start to the end of its first answer.
+        ready_s: from the process's start until it could be asked.
+        answered_s: from there to the end of its first answer too.
+        one_at_a_time: the most memory that it had before the four at once.
         memory: the most that it had.
     """
 
     load_ms: float
+    ready_s: float
     answered_s: float
+    one_at_a_time: Memory
     memory: Memory
 
 
@@ -151,6 +155,8 @@ def _round(processes: list[EngineProcess], seeds: Iterator[int], told: Told) -> 
 
 def _start(engine: str, plan: Plan, seeds: Iterator[int]) -> Start:
     with EngineProcess(engine, plan.work, plan.threads) as process:
+        ready = process.since_start
+        before = process.memory
         for stages in _IN_TURN[3:]:
             seed = next(seeds)
             for stage in stages:
@@ -158,7 +164,9 @@ def _start(engine: str, plan: Plan, seeds: Iterator[int]) -> Start:
                     process.run(stage, seed)
                 if stage is Stage.FIRST_QUESTION:
                     answered = process.since_start
-        return Start(process.load_ms, answered, process.memory)
+                if stage is not Stage.FOUR_AT_ONCE:
+                    before = process.memory
+        return Start(process.load_ms, ready, answered, before, process.memory)
 
 
 def _idle_share(process: EngineProcess) -> float:

@@ -1,6 +1,6 @@
 """What the gate before standing queries costs, how often it asks in vain and how often it misses something.
 
-`python -m bench.standing_gate --json`, about a minute. The pictures are those of the demo's recording. Still scenes are seen twice
+`python -m bench.standing_gate --json`, about a minute. The pictures are the demo's recording. Still scenes are seen twice
 through a camera's flaws: noise of each pixel, JPEG, an exposure that wavers. Changed scenes have a thing of the recording put
 somewhere else, round and of a given size, in its own contrast or a quarter of it. Prints tables, then one JSON line.
 """

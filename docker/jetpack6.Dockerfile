@@ -7,7 +7,6 @@
 # Never built: no Jetson was at hand. A linter and tests read it. Build it on the Jetson, from the repository's root.
 # The tag is that of the release in /etc/nv_tegra_release, as far as NVIDIA has published one; r36.4.0 serves JetPack 6.1 and 6.2.
 ARG BASE=nvcr.io/nvidia/l4t-jetpack:r36.4.0
-# hadolint ignore=DL3006
 FROM ${BASE}
 
 ARG DEBIAN_FRONTEND=noninteractive

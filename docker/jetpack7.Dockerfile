@@ -8,7 +8,6 @@
 # From JetPack 7 on there is no image of L4T's own: a Jetson runs NVIDIA's images for 64-bit ARM servers (an Orin from JetPack 7.2 on).
 # Take a tag whose CUDA is not newer than JetPack's.
 ARG BASE=nvcr.io/nvidia/tensorrt:26.04-py3
-# hadolint ignore=DL3006
 FROM ${BASE}
 
 ARG DEBIAN_FRONTEND=noninteractive

@@ -1,4 +1,4 @@
-"""The nano model with its graphs for TensorRT beside the CPU's, which the package that ships does without."""
+"""The nano model with its graphs for TensorRT beside the CPU's, as the converter writes it now."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mobilevlm_ros import __version__
-from mobilevlm_ros.cli.doctor_jetson import add_jetson_options, jetson
+from mobilevlm_ros.cli.doctor_jetson import add_jetson_options, check_options, jetson
 from mobilevlm_ros.cli.options import Commands, add_command
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _EXPLAINED = """PASS works. WARN works, but not well. MISSING is not there, and 
 FAIL keeps the machine from answering; the exit code is then 1, else 0.
 --graph looks at a running ROS graph instead: is the node there and active, and do its cameras' pictures reach it?
 --jetson builds TensorRT engines instead, compares their answers with the processor's and times them beside what is predicted
-for the board. It needs no download; it takes some ten minutes and 10 GB of disk meanwhile, with --quick a minute and little.
+for the board. It needs no download; it takes minutes and 8 GB of disk meanwhile, with --quick little of either.
 SKIP could not be looked at, or was not to be; the line says why."""
 _COLOURS = {"PASS": "32", "WARN": "33", "MISSING": "36", "SKIP": "36", "FAIL": "31"}
 
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Examine and print; 1 if something that answering needs does not work."""
     from mobilevlm_ros.doctor.examine import examine, healthy
 
+    check_options(args)
     groups: list[Group] = []
     for group in jetson(args) if args.jetson else _graph(args.node, args.seconds) if args.graph else examine():
         if not args.json:

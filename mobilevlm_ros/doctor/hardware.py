@@ -16,6 +16,7 @@ LEAST_DISK = 10 << 30
 """Room for a released checkpoint of 3 B parameters and its package."""
 
 _USEFUL = {"x86_64": "avx2", "AMD64": "avx2", "aarch64": "asimddp", "arm64": "asimddp"}
+_CLOSER = "'mobilevlm doctor --jetson' tries it"
 _SMI = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
 
 
@@ -56,7 +57,7 @@ def disk(surroundings: Surroundings) -> Check:
 def gpu(machine: Machine, surroundings: Surroundings) -> Check:
     """A Jetson, or what nvidia-smi tells."""
     if "jetson" in machine.board.lower() or "orin" in machine.board.lower():
-        return Check("GPU", Status.PASS, f"{machine.board} (models run on its processor: no GPU backend yet)")
+        return Check("GPU", Status.PASS, f"{machine.board} ({_CLOSER})")
     tool = shutil.which(_SMI[0], path=surroundings.environ.get("PATH", ""))
     nothing = "nothing to do: models run on the processor"
     if tool is None:
@@ -68,12 +69,12 @@ def gpu(machine: Machine, surroundings: Surroundings) -> Check:
     if done.returncode or not done.stdout.strip():
         said = (done.stdout + done.stderr).strip().splitlines() or ["it says nothing"]
         return Check("GPU", Status.WARN, f"nvidia-smi does not work: {said[0]}", "mend the driver; models run on the processor")
-    return Check("GPU", Status.PASS, f"{done.stdout.strip().splitlines()[0]} (models run on the processor: no GPU backend yet)")
+    return Check("GPU", Status.PASS, f"{done.stdout.strip().splitlines()[0]} ({_CLOSER})")
 
 
 def tensorrt() -> Check:
-    """Whether TensorRT could be used, once there is a backend for it."""
+    """Whether TensorRT is there."""
     found = probe("tensorrt")
     if found.error:
-        return Check("TensorRT", Status.MISSING, "not installed", "nothing to do: the TensorRT backend comes later")
-    return Check("TensorRT", Status.PASS, f"{found.output} (not used yet: the TensorRT backend comes later)")
+        return Check("TensorRT", Status.MISSING, "not installed", "only for Jetsons and NVIDIA GPUs: see docs/jetson.md")
+    return Check("TensorRT", Status.PASS, f"{found.output} ({_CLOSER})")

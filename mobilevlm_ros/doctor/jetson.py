@@ -6,7 +6,6 @@ a line. Knows the order of checks; what each one does stands in the other module
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from mobilevlm_ros.doctor.jetson_site import Nature, Site
 from mobilevlm_ros.doctor.jetson_speed import BRIEF, THOROUGH
 from mobilevlm_ros.doctor.jetson_subjects import Look, Reference, Report, Shipped, Subject
 from mobilevlm_ros.doctor.jetson_system import known_board
+from mobilevlm_ros.doctor.work_folder import work_folder
 from mobilevlm_ros.machine import gibibytes, read_machine
 from mobilevlm_ros.models import shipped_package
 from mobilevlm_ros.runtime.errors import VlmError
@@ -43,14 +43,18 @@ def examine_jetson(site: Site, wish: Wish, work: Path, report: Report = lambda l
     Args:
         work: folder for made-up weights and engines, which are removed afterwards.
         report: is told what takes long.
+
+    Raises:
+        OSError: nothing can be written below `work`.
     """
     machine = read_machine(site.surroundings.root)
     yield Group(SYSTEM, system_checks(site, machine))
     try:
         libraries = site.open_libraries()
         yield Group(SYSTEM, library_checks(libraries))
-    except VlmError:
-        yield Group(SYSTEM, tuple(missing_libraries()))
+    except VlmError as error:
+        missing = tuple(missing_libraries()) if site.nature is Nature.REAL else ()
+        yield Group(SYSTEM, missing or (Check("CUDA", Status.FAIL, error.message, "see docs/jetson.md"),))
         for subject in subjects(site, wish):
             yield _skipped(subject.title, "TensorRT or CUDA is missing")
         return
@@ -81,8 +85,8 @@ def _look_at_all(site: Site, wish: Wish, libraries: Libraries, work: Path, repor
         if subject.source is Shipped.FULL_FP16 and machine.memory < _ROOM_FOR_FP16:
             yield _skipped(subject.title, f"it is not built with less than {gibibytes(_ROOM_FOR_FP16)} of memory")
             continue
-        with tempfile.TemporaryDirectory(prefix="jetson-", dir=work) as folder:
-            run = Run(site, libraries, known_board(machine), Path(folder), effort, report)
+        with work_folder(work) as folder:
+            run = Run(site, libraries, known_board(machine), folder, effort, report)
             for check in looked_at(run, subject):
                 if isinstance(check, Figure) and check.name == "decode":
                     decode[subject.title] = check.value

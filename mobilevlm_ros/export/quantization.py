@@ -245,9 +245,7 @@ class _Decoder:
         return torch.cat([words[0], features, words[1]])[None]
 
     def _logits(self, states: list[Tensor], lengths: list[int], head: Tensor) -> tuple[np.ndarray, ...]:
-        return tuple(
-            (self._model.norm(hidden)[0, -length:] @ head.T).numpy() for hidden, length in zip(states, lengths)
-        )
+        return tuple((self._model.norm(hidden)[0, -length:] @ head.T).numpy() for hidden, length in zip(states, lengths))
 
     def _round(self, name: str, matrix: Tensor, moments: Tensor) -> None:
         weight, error = None, math.inf

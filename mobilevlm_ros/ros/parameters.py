@@ -124,7 +124,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         "prefix_cache_mb",
-        256,
+        160,
         "Memory for what was computed for recent pictures, in MiB; 0 keeps nothing.",
         Change.UNCONFIGURED,
         0,

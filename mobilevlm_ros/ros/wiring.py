@@ -24,6 +24,7 @@ from mobilevlm_ros.doctor.check import Check, Group, Status
 from mobilevlm_ros.ros.dds import profile_variables
 
 _PARAMETERS = ("cameras", "image_transport", "camera_linger", "max_image_age", "use_sim_time", "depth", "picture_geometry")
+_TRANSITIONS = ("configuring", "activating")
 _NEXT = {"unconfigured": ("configure", "activate"), "inactive": ("activate",)}
 
 
@@ -126,8 +127,12 @@ def node_check(observer: Observer, full_name: str, seconds: float) -> Check:
 
 
 def lifecycle_check(observer: Observer, full_name: str, seconds: float) -> tuple[str, Check]:
-    """The node's lifecycle state, empty where it does not tell, and what that means."""
+    """The node's lifecycle state, empty where it does not tell, and what that means. A node in transition is waited for."""
+    end = time.monotonic() + seconds
     response = observer.call(GetState, f"{full_name}/get_state", GetState.Request(), seconds)
+    while response is not None and response.current_state.label in _TRANSITIONS and time.monotonic() < end:
+        observer.wait(lambda: False, 0.2)
+        response = observer.call(GetState, f"{full_name}/get_state", GetState.Request(), seconds)
     if response is None:
         detail = f"{full_name}/get_state does not answer within {seconds:g} s"
         remedy = "is this the MobileVLM node, and does its process still run? See its log"

@@ -37,7 +37,7 @@ class EngineConfig:
     rows: int = 4
     context_length: int = 0
     queue_size: int = 8
-    prefix_cache_mb: int = 256
+    prefix_cache_mb: int = 160
     backend: BackendChoice = BackendChoice.AUTO
     backend_fallback: bool = False
     engine_cache: str = ""

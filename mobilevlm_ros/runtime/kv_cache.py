@@ -151,12 +151,14 @@ class PrefixCache:
         """Keep a prefix; the least recently used go until the bound holds. One that exceeds the bound by itself is not kept."""
         with self._lock:
             self._drop(key)
-            if prefix.nbytes > self._max_bytes:
-                return
-            while self._bytes + prefix.nbytes > self._max_bytes:
-                self._drop(next(iter(self._entries)))
-            self._entries[key] = prefix
-            self._bytes += prefix.nbytes
+            if self._make_room(prefix.nbytes):
+                self._entries[key] = prefix
+                self._bytes += prefix.nbytes
+
+    def make_room(self, nbytes: int) -> bool:
+        """Let the least recently used go until a copy of so many bytes fits; False, and nothing goes, where none can."""
+        with self._lock:
+            return self._make_room(nbytes)
 
     def length(self, key: bytes) -> int | None:
         """Positions of the copy kept under `key`, if one is."""
@@ -179,6 +181,13 @@ class PrefixCache:
         with self._lock:
             self._entries.clear()
             self._bytes = 0
+
+    def _make_room(self, nbytes: int) -> bool:
+        if nbytes > self._max_bytes:
+            return False
+        while self._bytes + nbytes > self._max_bytes:
+            self._drop(next(iter(self._entries)))
+        return True
 
     def _drop(self, key: bytes) -> None:
         entry = self._entries.pop(key, None)

@@ -24,6 +24,7 @@ DIALECT = "cpu"
 PROVIDERS = ["CPUExecutionProvider"]
 CHUNK = 256
 """Positions of a prompt that are computed at once, so that a long one takes little more memory than a short one."""
+_SPIN_US = "100"
 _UNSEEN = -1e9
 """Added to an attention score, so that nothing is left of its share."""
 
@@ -144,6 +145,10 @@ class OrtBackend:
         options.intra_op_num_threads = threads
         options.log_severity_level = 4
         options.enable_mem_pattern = False  # it would plan memory anew for every length of a prompt, and keep each plan
+        # Threads that wait for each other's share of an operator do so awake, but not for long, and never between two runs: a
+        # robot's processor has other work. Older versions of ONNX Runtime know only the second of these.
+        options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if self._memory is WeightMemory.MAPPED:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.enable_cpu_mem_arena = False

@@ -141,6 +141,10 @@ class Prefiller:
 
     def _keep(self, key: bytes, row: int, start: int) -> None:
         """Keep what a row holds from `start` on; where memory does not suffice for that, make room and keep nothing."""
+        assert self._head is not None
+        expected = self._head.nbytes // self._head.length * (self._cache.lengths[row] - start)
+        if not self._prefixes.make_room(expected):
+            return
         try:
             self._prefixes.put(key, self._cache.save(row, start))
         except (MemoryError, BackendError) as error:

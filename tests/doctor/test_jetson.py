@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from mobilevlm_ros.doctor.simulated.cuda import SimulatedCuda
 from mobilevlm_ros.doctor.simulated.graph import Graph
 from mobilevlm_ros.doctor.simulated.jetson import MakeLibraries, Pretended, found_wrong, pretended_jetson
 from mobilevlm_ros.doctor.simulated.libraries import NEWEST, OLDEST, simulated_libraries
+from mobilevlm_ros.doctor.work_folder import work_folder
 from mobilevlm_ros.models import shipped_package
 from mobilevlm_ros.runtime.errors import BackendError, VlmError
 from mobilevlm_ros.runtime.tensorrt.library import Libraries, open_libraries
@@ -104,6 +106,34 @@ def test_a_fault_in_the_simulation_ends_with_1(
     assert main(["doctor", "--jetson", "--simulate", "--model", str(shipped_package()), "--work", str(tmp_path)]) == 1
     assert "FAIL     visual tokens" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_engines_run_ends_it_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [*MAIN, "doctor", "--jetson", "--simulate", "--work", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "comparing with the processor" not in process.stderr.readline():
+            assert process.poll() is None, "it ended before"
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "mobilevlm: interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--jetson", "--graph"], "name one of them"),
+        (["--simulate"], "--simulate is for --jetson"),
+        (["--quick"], "--quick is for --jetson"),
+        (["--jetson", "--work", "/proc/nothing"], "/proc/nothing: No such file or directory; name another folder"),
+    ],
+)
+def test_options_that_do_not_fit_end_with_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
 
 
 class TestFaults:
@@ -193,6 +223,28 @@ class TestFaults:
         assert check.status is Status.FAIL
         assert "no such model package" in check.detail
 
+    def test_a_device_that_does_not_answer(self, tmp_path: Path) -> None:
+        def lost(version: str, memory: int) -> tuple[Libraries, SimulatedCuda]:
+            libraries, cuda = simulated_libraries(version, memory)
+            refuse = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(lambda to, which: 719)
+            cuda._functions["cudaGetDeviceProperties_v2"] = refuse
+            libraries.cudart.__init__(cuda)  # type: ignore[misc]
+            return libraries, cuda
+
+        with pretended_jetson(Pretended.SEVEN, lost) as site:
+            groups = list(examine_jetson(site, Wish(), tmp_path))
+        assert "launch failure" in fails([check for group in groups for check in group.checks])["CUDA"]
+        assert [group.checks[0].status for group in groups if "nano" in group.title] == [Status.SKIP]
+
+    def test_too_little_memory_for_the_reference_leaves_that_out_and_nothing_else(
+        self, look: Callable[..., list[Check]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Site, "free_memory", lambda site, libraries: 1 << 20)
+        checks = look()
+        assert [check.name for check in checks] == ["engines", "comparison", "CUDA graphs", "cache in place"]
+        assert checks[1].status is Status.SKIP
+        assert fails(checks) == {}
+
     def test_what_the_driver_has_seen_and_what_was_not_given_back_is_told(self) -> None:
         cuda = SimulatedCuda()
         assert found_wrong(cuda) == []
@@ -244,6 +296,15 @@ class TestWhatIsLookedAt:
         subject = Subject("1.7B INT4", Shipped.FULL_INT4, frozenset({Look.SPEED}))
         with pytest.raises(VlmError, match=r"1.0 GB free, needed are \d+.\d GB"), opened(subject, tmp_path, lambda line: None):
             pass
+        assert list(tmp_path.iterdir()) == []
+
+    def test_what_a_killed_doctor_left_is_removed_and_what_another_uses_is_not(self, tmp_path: Path) -> None:
+        left = tmp_path / "jetson-dead"
+        left.mkdir()
+        (left / ".in-use").write_text("")
+        (left / "weights").write_text("large")
+        with work_folder(tmp_path) as used, work_folder(tmp_path) as second:
+            assert {used, second} == set(tmp_path.iterdir())
         assert list(tmp_path.iterdir()) == []
 
     def test_an_interruption_leaves_nothing_behind(self, tmp_path: Path) -> None:

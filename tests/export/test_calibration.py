@@ -91,9 +91,7 @@ def test_a_conversation_gives_the_ids_that_inference_would_give(maker: ExampleMa
         ([item("0.png", "a"), item("none.png", "b")], "none.png"),
     ],
 )
-def test_what_is_wrong_with_conversations_is_one_line(
-    maker: ExampleMaker, tmp_path: Path, items: object, complaint: str
-) -> None:
+def test_what_is_wrong_with_conversations_is_one_line(maker: ExampleMaker, tmp_path: Path, items: object, complaint: str) -> None:
     with pytest.raises(ExportError, match=complaint) as caught:
         read_calibration(write(pictures(tmp_path / "p", 2), items), maker, 64)
     assert "\n" not in str(caught.value)

@@ -163,7 +163,9 @@ def test_the_shipped_nano_package_is_what_the_documented_command_writes(tmp_path
     nano = shipped_folder("nano")
     known = ["--name", "mobilevlm-nano", "--licence", "Apache-2.0", "--revision", "v1"]
     known += ["--phrasings", str(nano / "phrasings.json"), "--score-calibration", "1.18", "0.2"]
-    assert main(["convert", str(nano / "checkpoint"), str(tmp_path / "p"), "--precision", "fp16", *known]) == 0
+    assert (
+        main(["convert", str(nano / "checkpoint"), str(tmp_path / "p"), "--precision", "fp16", "--backend", "all", *known]) == 0
+    )
     assert contents(tmp_path / "p") == contents(nano / "package")
 
 

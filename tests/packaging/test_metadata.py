@@ -13,7 +13,9 @@ import mobilevlm_ros
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = sorted((ROOT / "requirements").glob("*.txt"))
-PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+( ; python_version [<>=]+ \"3\.\d+\")?")
+PIN = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+( ; (python_version [<>=]+ \"3\.\d+\"|platform_machine == \"x86_64\"))?"
+)
 
 
 def manifest(path: str) -> ElementTree.Element:

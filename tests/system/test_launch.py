@@ -75,7 +75,7 @@ def test_the_launched_node_answers(random_package: Path, tmp_path: Path, tester:
 
 def test_one_model_serves_the_cameras_that_are_named(random_package: Path, tmp_path: Path, tester: Node) -> None:
     (node,) = record(
-        LAUNCH_FILE, model=str(random_package), namespace="many", preset="jetson", cameras="left=/l/image_raw, right=/r/image_raw"
+        LAUNCH_FILE, model=str(random_package), namespace="many", preset="cpu", cameras="left=/l/image_raw, right=/r/image_raw"
     ).nodes
     with Launched(node, tmp_path):
         vlm = VLM(tester, "/many/mobilevlm", connect_timeout=30.0)

@@ -81,6 +81,8 @@ class SimulatedCuda:
         self._functions = self._make_functions()
 
     def __getattr__(self, name: str) -> Any:
+        if self.__dict__.pop("_interrupted", False):
+            raise KeyboardInterrupt
         try:
             return self.__dict__["_functions"][name]
         except KeyError:
@@ -161,6 +163,9 @@ class SimulatedCuda:
                 call(*(argument or 0 for argument in arguments))
             except RefusedError as refused:
                 return refused.status
+            except KeyboardInterrupt:
+                self._interrupted = True  # it cannot be raised through C either: the next call does
+                return LAUNCH_FAILURE
             except Exception as error:  # noqa: BLE001 - nothing can be raised through C
                 self.problems.append(f"{type(error).__name__}: {error}")
                 return LAUNCH_FAILURE
