@@ -86,9 +86,11 @@ def pairing(site: Site) -> Check:
     wanted = PYTHON_OF_ROS.get(ros)
     if wanted is None:
         return Check(name, Status.WARN, f"{detail}, which is not tried", "use humble on JetPack 6, jazzy on JetPack 7")
-    if python != wanted:
-        return Check(name, Status.FAIL, f"{detail}, which is for Python {wanted}", f"make the environment with python{wanted}")
     jetpack = jetpack_version(l4t_release(site.surroundings.root / "etc/nv_tegra_release"), "")
+    if python != wanted:
+        # Elsewhere than on a Jetson, ROS 2 may have come as wheels for another Python.
+        status = Status.FAIL if jetpack in ROS_OF_JETPACK else Status.WARN
+        return Check(name, status, f"{detail}, which is for Python {wanted}", f"make the environment with python{wanted}")
     usual = ROS_OF_JETPACK.get(jetpack)
     if usual not in (None, ros):
         remedy = f"use {usual}, or a container with TensorRT for its Python"

@@ -27,7 +27,7 @@ SCENES = 10
 def oracle(monkeypatch: pytest.MonkeyPatch) -> Oracle:
     """What the command opens instead of a model package."""
     oracle = Oracle()
-    monkeypatch.setattr(Engine, "open", lambda package, config: oracle.engine(config.rows))
+    monkeypatch.setattr(Engine, "open", lambda package, config, report: oracle.engine(config.rows))
     return oracle
 
 
