@@ -1,6 +1,7 @@
 """Runs the checks and the tests, a layer of the package at a time, and sums them up. Started by ./test.
 
-Each layer has a process of its own, so that one which dies takes no other with it. Arguments for pytest leave the checks out.
+Each layer has a process of its own, so that one which dies takes no other with it. The system tests, which wait more than they
+compute, run beside the other layers and are shown at the end. Arguments for pytest leave the checks out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,12 +60,18 @@ class Outcome:
 
 
 def reserve_domain() -> socket.socket | None:
-    """Takes a ROS domain that no other test run on this machine has, for as long as the result lives.
+    """Takes a ROS domain that no other test run on this machine has, for as long as the result lives, and puts it into the
+    environment of what is started from now on.
 
     A user's own ROS_DOMAIN_ID is kept. The reservation is a socket name without a file, which ends with the process.
     """
     if os.environ.get("ROS_DOMAIN_ID"):
         return None
+    return take_domain()
+
+
+def take_domain() -> socket.socket | None:
+    """As `reserve_domain`, whatever the environment says."""
     for domain in range(1, 100):
         holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
@@ -93,12 +101,37 @@ def run_check(name: str, command: Sequence[str]) -> Outcome:
 def run_pytest(name: str, arguments: Sequence[str]) -> Outcome:
     """Runs pytest; a process that dies, and a collection that fails, count as one failure at least."""
     heading(f"tests: {name}")
-    report = _RESULTS / f"{name}.xml"
-    report.parent.mkdir(exist_ok=True)
-    report.unlink(missing_ok=True)
-    began = time.monotonic()
-    status = subprocess.run([sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments], cwd=_ROOT).returncode
-    seconds = time.monotonic() - began
+    return Run(name, arguments, None).outcome()
+
+
+class Run:
+    """A pytest process that has been started; its words go to `log`, or where this process's go."""
+
+    def __init__(self, name: str, arguments: Sequence[str], log: Path | None) -> None:
+        self.name = name
+        self.log = log
+        self._report = _RESULTS / f"{name}.xml"
+        self._report.parent.mkdir(exist_ok=True)
+        self._report.unlink(missing_ok=True)
+        self._began = time.monotonic()
+        command = [sys.executable, "-m", "pytest", f"--junitxml={self._report}", *arguments]
+        with ExitStack() as stack:
+            stream = None if log is None else stack.enter_context(log.open("w", encoding="utf-8"))
+            self._process = subprocess.Popen(command, cwd=_ROOT, stdout=stream, stderr=stream)
+
+    def outcome(self) -> Outcome:
+        """Waits for the end."""
+        try:
+            status = self._process.wait()
+        except BaseException:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait()
+            raise
+        return count(self.name, self._report, status, time.monotonic() - self._began)
+
+
+def count(name: str, report: Path, status: int, seconds: float) -> Outcome:
+    """What a pytest process found, from its report and its exit status."""
     counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
     if report.is_file():
         for suite in ElementTree.parse(report).getroot().iter("testsuite"):
@@ -126,12 +159,28 @@ def names_tests(arguments: Sequence[str]) -> bool:
 
 
 def run_layers(arguments: Sequence[str]) -> list[Outcome]:
-    outcomes = []
-    stop_early = any(word in ("-x", "--exitfirst") or word.startswith("--maxfail") for word in arguments)
-    for layer in layers():
-        outcomes.append(run_pytest(layer.name, [str(layer.relative_to(_ROOT)), *arguments]))
-        if stop_early and outcomes[-1].failed:
-            break
+    outcomes: list[Outcome] = []
+    if any(word in ("-x", "--exitfirst") or word.startswith("--maxfail") for word in arguments):
+        for layer in layers():
+            outcomes.append(run_pytest(layer.name, [str(layer.relative_to(_ROOT)), *arguments]))
+            if outcomes[-1].failed:
+                break
+        return outcomes
+    *others, system = layers()
+    domain = os.environ.get("ROS_DOMAIN_ID")
+    reservation = take_domain()  # the system tests' nodes must not meet those of other layers
+    beside = Run(system.name, [str(system.relative_to(_ROOT)), *arguments], _RESULTS / f"{system.name}.log")
+    if domain is not None:
+        os.environ["ROS_DOMAIN_ID"] = domain
+    try:
+        outcomes += [run_pytest(layer.name, [str(layer.relative_to(_ROOT)), *arguments]) for layer in others]
+    finally:
+        outcomes.append(beside.outcome())
+    heading(f"tests: {system.name}, which ran beside the others")
+    assert beside.log is not None
+    print(beside.log.read_text(encoding="utf-8"), flush=True)
+    if reservation is not None:
+        reservation.close()
     return outcomes
 
 
