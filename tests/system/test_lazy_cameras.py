@@ -156,7 +156,7 @@ def test_an_idle_camera_is_in_order_for_diagnostics_and_doctor(vlm: VLM, tester:
         status = next(status for status in message.status if status.name == f"/{NAME}: camera front")
         assert (status.level, status.message) == (DiagnosticStatus.OK, "idle: nobody asks")
         with redirect_stdout(io.StringIO()) as printed:
-            main(["doctor", "--graph", "--node", NAME, "--seconds", "2", "--json"])
+            main(["doctor", "--graph", "--node", NAME, "--seconds", "6", "--json"])
         checks = json.loads(printed.getvalue())["checks"]
         found = {check["name"]: check for check in checks if check["group"] == "/front/image"}
         assert {check["status"] for check in found.values()} == {"PASS"}, found
