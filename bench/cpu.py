@@ -31,6 +31,7 @@ from mobilevlm_ros.runtime.errors import VlmError
 RESULT = Path(__file__).parent / "results" / "cpu.json"
 _TORCH_ROUNDS = 3
 """A round of PyTorch takes as long as many of the others, and differs from them by far more than rounds differ."""
+_QUICK = (OURS, "llama.cpp-Q4_0")
 _LIBRARIES = ("onnxruntime", "llama-cpp-python", "torch", "transformers", "numpy")
 
 
@@ -50,13 +51,13 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="measured times of each stage (default: 7)")
     parser.add_argument("--starts", type=int, default=3, metavar="N", help="fresh starts of each engine (default: 3)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of each engine (default: one per physical core)")
-    parser.add_argument("--quick", action="store_true", help="ours and llama.cpp's Q4_0 alone, 2 rounds, 1 start")
+    parser.add_argument("--quick", action="store_true", help=f"{' and '.join(_QUICK)} alone, 2 rounds, 1 start")
     parser.add_argument("--record", action="store_true", help=f"also write the figures to {RESULT.name} in bench/results")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     args = parser.parse_args(arguments)
     args.engines = args.engines.split(",")
     if args.quick:
-        args.engines, args.rounds, args.starts = list(ENGINES[:2]), 2, 1
+        args.engines, args.rounds, args.starts = list(_QUICK), 2, 1
     unknown = [engine for engine in args.engines if engine not in ENGINES]
     if unknown or OURS not in args.engines:
         parser.error(f"--engines: {OURS} and any of {', '.join(ENGINES[1:])}")

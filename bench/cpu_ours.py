@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -52,8 +51,8 @@ class Ours:
         BenchError: its tokenizer cuts the questions otherwise than `cpu_stages` says.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
-        package = ModelPackage.open(folder)
+    def __init__(self, package: ModelPackage, threads: int) -> None:
+        package.verify()
         tokenizer = Tokenizer(package.tokenizer)
         config = EngineConfig(threads=threads, rows=AT_ONCE, backend=BackendChoice.CPU)
         options = config.backend_options(package.manifest.decoder.max_positions)

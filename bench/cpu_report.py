@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cpu_rounds import OURS, Measured, Start
+from bench.cpu_rounds import OURS, OURS_INT8_PREFILL, Measured, Start
 from bench.cpu_stages import DECODE_TOKENS, PROMPT_TOKENS, Stage
 
 _RIVAL = "llama.cpp"
+_WITH_PREFILL = "with_int8_prefill"
+"""The key of what the other keys say of ours, for ours with a decoder of its own for prompts."""
 _COLUMNS = (
     ("encode s", "encode_s"),
     ("prefill tok/s", "prefill_tokens_per_s"),
@@ -71,19 +73,25 @@ def summary(starts: Mapping[str, Sequence[Start]], groups: Sequence[Measured]) -
             engines.setdefault(engine, values)
             if engine.startswith("torch") and OURS in found:
                 official[f"first_question_ratio_to_{engine}"] = found[OURS]["first_question_s"] / values["first_question_s"]
-    ours = engines[OURS]
+    other = {_WITH_PREFILL: _compared(engines[OURS_INT8_PREFILL], engines)} if OURS_INT8_PREFILL in engines else {}
+    return {
+        **_compared(engines[OURS], engines),
+        **{name: float(f"{value:.4g}") for name, value in official.items()},
+        **other,
+        "bandwidth_gb_per_s": round(statistics.median(speed for group in groups for speed in group.bandwidth), 2),
+        "engines": engines,
+    }
+
+
+def _compared(ours: Mapping[str, float], engines: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What is told of a form of ours beside its line in the table."""
     ratios = {
         "followup_of_first": ours["follow_up_s"] / ours["first_question_s"],
         "four_at_once_ratio": ours["four_at_once_s"] / ours["first_question_s"],
         **_to_best({engine: values for engine, values in engines.items() if engine.startswith(_RIVAL)}, ours),
-        **official,
     }
-    return {
-        **{name: float(f"{value:.4g}") for name, value in ratios.items()},
-        **{name: ours[name] for name in _OWN if name in ours},
-        "bandwidth_gb_per_s": round(statistics.median(speed for group in groups for speed in group.bandwidth), 2),
-        "engines": engines,
-    }
+    own = {name: ours[name] for name in _OWN if name in ours}
+    return {**{name: float(f"{value:.4g}") for name, value in ratios.items()}, **own}
 
 
 def _to_best(rivals: Mapping[str, Mapping[str, float]], ours: Mapping[str, float]) -> dict[str, float]:
@@ -102,8 +110,11 @@ def table(values: Mapping[str, Any]) -> list[str]:
     rows = [["", *(title for title, _ in _COLUMNS)], *_rows(values)]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths)) for row in rows]
-    ratios = [name for name, value in values.items() if "ratio" in name or name == "followup_of_first"]
-    return [*lines, "", *(f"{name:<36} {values[name]:.3f}" for name in ratios)]
+    told = {OURS: values, OURS_INT8_PREFILL: values.get(_WITH_PREFILL, {})}
+    for engine, found in told.items():
+        ratios = [name for name in found if "ratio" in name or name == "followup_of_first"]
+        lines += ["", f"{engine}, compared:", *(f"{name:<36} {found[name]:.3f}" for name in ratios)] if ratios else []
+    return lines
 
 
 def markdown(values: Mapping[str, Any]) -> str:

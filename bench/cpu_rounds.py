@@ -17,6 +17,8 @@ from bench.cpu_stages import Stage
 from mobilevlm_ros.bench.bandwidth import MemoryReader
 
 OURS = "ours"
+OURS_INT8_PREFILL = "ours-int8-prefill"
+"""The same package with its decoder for prompts."""
 _OFFICIAL = "torch"
 _IN_TURN = (
     (Stage.ENCODE,),

@@ -16,8 +16,17 @@ from pathlib import Path
 from bench.cpu_files import our_package, released_config
 from bench.cpu_stages import BenchError, Stage, Subject, noise
 from mobilevlm_ros.runtime.errors import VlmError
+from mobilevlm_ros.runtime.package import PREFILL_DIALECT, ModelPackage
 
-ENGINES = ("ours", "llama.cpp-Q4_0", "llama.cpp-Q4_K_M", "llama.cpp-Q4_0-vision-Q8_0", "torch-bfloat16", "torch-float32")
+ENGINES = (
+    "ours",
+    "ours-int8-prefill",
+    "llama.cpp-Q4_0",
+    "llama.cpp-Q4_K_M",
+    "llama.cpp-Q4_0-vision-Q8_0",
+    "torch-bfloat16",
+    "torch-float32",
+)
 
 
 def loader(engine: str, work: Path, threads: int) -> Callable[[], Subject]:
@@ -26,7 +35,8 @@ def loader(engine: str, work: Path, threads: int) -> Callable[[], Subject]:
     if family == "ours":
         from bench.cpu_ours import Ours
 
-        return lambda: Ours(our_package(work), threads)
+        package = ModelPackage.open_unverified(our_package(work))
+        return lambda: Ours(package if form else package.without_decoder(PREFILL_DIALECT), threads)
     config = released_config()
     if family == "torch":
         from bench.torch_engine import Torch, TorchType

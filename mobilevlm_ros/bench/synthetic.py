@@ -19,10 +19,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mobilevlm_ros.runtime.manifest import MANIFEST_NAME, FileEntry, Manifest
-from mobilevlm_ros.runtime.package import EMBEDDINGS_NAME
+from mobilevlm_ros.runtime.package import EMBEDDINGS_NAME, decoder_name
 
 SHIPPED = Path(__file__).with_name("v2-1.7b-int4.zip")
-"""The skeleton of MobileVLM-V2-1.7B in INT4."""
+"""The skeleton of MobileVLM-V2-1.7B in INT4, with a decoder of its own for prompts."""
 _WEIGHTS = "weights.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _BLOCK = 1 << 22
@@ -77,6 +77,13 @@ class Skeleton:
         """A hash over all of it, in hexadecimal."""
         parts = [self.manifest.to_json().encode(), *(name.encode() + self.files[name] for name in sorted(self.files))]
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in (*parts, self._index()))).hexdigest()
+
+    def without_decoder(self, dialect: str) -> Skeleton:
+        """The same without the decoder's graph in a dialect, and its weights."""
+        graph = decoder_name(dialect)
+        files = {name: content for name, content in self.files.items() if name != graph}
+        weights = {name: places for name, places in self.weights.items() if name != f"{graph}.data"}
+        return replace(self, files=files, weights=weights)
 
     def write_package(self, target: Path, progress: Progress = lambda name, size: None) -> None:
         """Write a package that can be opened, in place of an older one at `target`.

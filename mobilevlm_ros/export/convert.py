@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from mobilevlm_ros.export.fidelity import REPORT_NAME, FidelityReport, measure
 from mobilevlm_ros.export.gptq import require_library
 from mobilevlm_ros.export.linear_weights import LinearWeight
 from mobilevlm_ros.export.onnx_builder import MICROSOFT, OPSET, BuiltGraph, GraphBuilder
+from mobilevlm_ros.export.prefill_builder import Prefill, PrefillBuilder, check_prefill
 from mobilevlm_ros.export.quantization import HEAD_MAPS, Quantized, Rounding, Scheme, quantize, quantized_bytes
 from mobilevlm_ros.export.trt_graphs import Target, build_trt_graphs, check_target
 from mobilevlm_ros.export.verify import Agreement, verify
@@ -49,9 +51,11 @@ from mobilevlm_ros.runtime.manifest import (
 from mobilevlm_ros.runtime.package import (
     DECODER_CPU_NAME,
     EMBEDDINGS_NAME,
+    PREFILL_DIALECT,
     TOKENIZER_NAME,
     VISION_NAME,
     ModelPackage,
+    decoder_name,
     file_sha256,
 )
 from mobilevlm_ros.runtime.prompt import V1, PromptBuilder
@@ -64,11 +68,13 @@ class ConvertOptions:
 
     For int8 and int4: `rounding`; `keep`, names or patterns of maps that keep 8 bits in int4; `calibration`, a folder or file
     that `read_calibration` takes, None for the rendered tabletops that ship; and `examples`, how many of it to use at most.
+    For int4: `prefill`, what prompts are read with on the CPU.
     `verify` matters for fp32 and fp16, and for the graphs for TensorRT that `target` asks for; the others are always measured.
     """
 
     precision: Precision = Precision.FP32
     target: Target = Target.CPU
+    prefill: Prefill = Prefill.SAME
     name: str | None = None
     phrasings: Phrasings = field(default_factory=Phrasings)
     score_calibration: ScoreCalibration = field(default_factory=ScoreCalibration)
@@ -116,6 +122,7 @@ def convert(
     Raises CheckpointError or ExportError with one line, OSError from the file system; the target then is as it was before.
     """
     check_target(options.target, options.precision)
+    check_prefill(options.prefill, options.precision)
     root = Path(source).expanduser()
     config = MobileVlmConfig.read(root, options.vision_tower)
     tokenizer = root / TOKENIZER_FILE
@@ -130,7 +137,8 @@ def convert(
         calibration = _calibration(tokenizer, manifest, options)
         quantized = None if calibration is None else _quantize(tensors, config, calibration, options, started)
         linears = {} if quantized is None else quantized.weights
-        _write(writer, tokenizer, tensors, config, options.precision, linears, options.target, started)
+        graphs = build_graphs(tensors, config, options.precision, linears, options.target, options.prefill)
+        _write(writer, tokenizer, tensors, table_dtype(options.precision), graphs, started)
         started("checking", 0)
         written = ModelPackage(writer.path, replace(manifest, files=dict(writer.files)))
         agreement, fidelity = None, None
@@ -194,15 +202,12 @@ def _write(
     writer: PackageWriter,
     tokenizer: Path,
     tensors: Tensors,
-    config: MobileVlmConfig,
-    precision: Precision,
-    linears: Mapping[str, LinearWeight],
-    target: Target,
+    dtype: np.dtype[Any],
+    graphs: Sequence[BuiltGraph],
     started: ProgressFactory,
 ) -> None:
-    graphs = build_graphs(tensors, config, precision, linears, target)
-    dtype = table_dtype(precision)
-    table_size = config.vocab_size * config.hidden_size * dtype.itemsize
+    """Writes all but the manifest; `dtype` is the token-embedding table's."""
+    table_size = math.prod(tensors.shape(EMBEDDING_NAME)) * dtype.itemsize
     report = started("writing", table_size + sum(weight.size for built in graphs for weight in built.builder.weights()))
     writer.copy(tokenizer, TOKENIZER_NAME)
     writer.table(EMBEDDINGS_NAME, tensors[EMBEDDING_NAME], dtype, report)
@@ -216,6 +221,7 @@ def build_graphs(
     precision: Precision,
     linears: Mapping[str, LinearWeight],
     target: Target = Target.CPU,
+    prefill: Prefill = Prefill.SAME,
 ) -> tuple[BuiltGraph, ...]:
     """All graphs of a package; reads no weights. `linears` are the maps in fewer bits, by released names."""
     vision, decoder = GraphBuilder("vision", tensors, precision, linears), GraphBuilder("decoder", tensors, precision, linears)
@@ -224,7 +230,12 @@ def build_graphs(
     vision_opsets = {"": OPSET, MICROSOFT: 1}
     graphs = BuiltGraph(VISION_NAME, vision, vision_opsets), BuiltGraph(DECODER_CPU_NAME, decoder, CpuDialect.opsets)
     written = {graph.data_name: graph.builder for graph in graphs}
-    return *graphs, *build_trt_graphs(tensors, config, precision, linears, target, written)
+    beside = build_trt_graphs(tensors, config, precision, linears, target, written)
+    if prefill is Prefill.SAME:
+        return *graphs, *beside
+    prompts = PrefillBuilder("decoder", tensors, precision, linears)
+    build_decoder(prompts, config, CpuDialect())
+    return *graphs, BuiltGraph(decoder_name(PREFILL_DIALECT), prompts, CpuDialect.opsets), *beside
 
 
 def table_dtype(precision: Precision) -> np.dtype[Any]:

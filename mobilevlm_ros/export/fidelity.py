@@ -17,7 +17,7 @@ from mobilevlm_ros.export.calibration import Calibration, Example
 from mobilevlm_ros.export.errors import ExportError
 from mobilevlm_ros.export.quantization import LinearError, Quantized, Rounding
 from mobilevlm_ros.runtime.ort_backend import OrtBackend
-from mobilevlm_ros.runtime.package import ModelPackage
+from mobilevlm_ros.runtime.package import PREFILL_DIALECT, ModelPackage
 from mobilevlm_ros.runtime.sampling import log_softmax
 
 REPORT_NAME = "quantization.json"
@@ -26,6 +26,15 @@ IMPLEMENTATION_LIMIT = 0.3
 latter's. The inputs of products are rounded to 8 bits in the package only, which makes up to a tenth on random weights; a weight
 in the wrong place makes one and more."""
 _WORST = 5
+
+
+@dataclass(frozen=True)
+class PromptFidelity:
+    """What is different where prompts are read with a decoder of their own; the figures are as `FidelityReport`'s."""
+
+    divergence_mean: float
+    divergence_max: float
+    greedy_agreement: float
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class FidelityReport:
         greedy_agreement: share of positions with the same likeliest next token.
         implementation_error: see IMPLEMENTATION_LIMIT.
         linears: each linear map's stored form and error.
+        prefill: of the package as it runs, where it has a decoder for prompts; the other figures are without that.
     """
 
     calibration: str
@@ -58,6 +68,7 @@ class FidelityReport:
     greedy_agreement: float
     implementation_error: float
     linears: tuple[LinearError, ...]
+    prefill: PromptFidelity | None
 
     def to_json(self) -> str:
         """The report as JSON text with a fixed key order; figures are cut to what repeats from machine to machine."""
@@ -67,7 +78,7 @@ class FidelityReport:
         """The report for a person."""
         forms = Counter(linear.form for linear in self.linears)
         worst = sorted(self.linears, key=lambda linear: -linear.error)[:_WORST]
-        return [
+        lines = [
             f"stored as {', '.join(f'{form} ({count} maps)' for form, count in forms.items())}; the rest in float16",
             f"calibrated on {self.learned} examples of {self.calibration}, measured on {self.measured} others,"
             f" {self.positions} positions:",
@@ -77,6 +88,12 @@ class FidelityReport:
             f"  graph against rounded weights: {self.implementation_error:.4f}",
             "  largest changes of a map's output: " + ", ".join(f"{linear.name} {linear.error:.3f}" for linear in worst),
         ]
+        if self.prefill is not None:
+            lines.append(
+                f"  prompts read in 8 bits: same likeliest token at {100 * self.prefill.greedy_agreement:.1f}%,"
+                f" divergence {self.prefill.divergence_mean:.4f} nats on average, {self.prefill.divergence_max:.3f} at most"
+            )
+        return lines
 
 
 def measure(package: ModelPackage, calibration: Calibration, rounding: Rounding, quantized: Quantized) -> FidelityReport:
@@ -84,7 +101,8 @@ def measure(package: ModelPackage, calibration: Calibration, rounding: Rounding,
 
     Raises ExportError in one line if the graphs do not compute what the rounded weights say.
     """
-    backend = OrtBackend(package, threads=0)
+    prefill = _measure_prefill(package, calibration, quantized) if package.has_decoder(PREFILL_DIALECT) else None
+    backend = OrtBackend(package.without_decoder(PREFILL_DIALECT), threads=0)
     examples = list(zip(calibration.measure, quantized.features, quantized.expected, quantized.reference))
     seen, compared, squares = [], [], np.zeros(2)
     try:
@@ -117,7 +135,22 @@ def measure(package: ModelPackage, calibration: Calibration, rounding: Rounding,
         greedy_agreement=_rounded(agreements.mean()),
         implementation_error=_rounded(implementation),
         linears=tuple(LinearError(linear.name, linear.form, _rounded(linear.error)) for linear in quantized.errors),
+        prefill=prefill,
     )
+
+
+def _measure_prefill(package: ModelPackage, calibration: Calibration, quantized: Quantized) -> PromptFidelity:
+    """The package as it runs, on visual tokens of its own too."""
+    backend = OrtBackend(package, threads=0)
+    try:
+        compared = [
+            compare(_logits(backend, example, backend.encode(example.pixels[None])[0]), reference)
+            for example, reference in zip(calibration.measure, quantized.reference)
+        ]
+    finally:
+        backend.close()
+    divergences, agreements = (np.concatenate(parts) for parts in zip(*compared))
+    return PromptFidelity(*map(_rounded, (divergences.mean(), divergences.max(), agreements.mean())))
 
 
 def compare(found: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,8 @@
 """The model package on ONNX Runtime.
 
-Keys and values live in the cache's own numpy buffers, bound as past and present at once, so a token copies nothing. Knows the
-graphs' inputs and outputs (see ARCHITECTURE.md, "The model package"), not what the tokens mean.
+Keys and values live in the cache's own numpy buffers, bound as past and present at once, so a token copies nothing; two decoders,
+where a package has one of its own for prompts, share them. Knows the graphs' inputs and outputs (see ARCHITECTURE.md, "The model
+package"), not what the tokens mean.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import onnxruntime as ort
 
 from mobilevlm_ros.runtime.errors import BackendError, ErrorCode, PackageError
 from mobilevlm_ros.runtime.kv_cache import KVCache
-from mobilevlm_ros.runtime.package import GraphFiles, ModelPackage
+from mobilevlm_ros.runtime.package import PREFILL_DIALECT, GraphFiles, ModelPackage
 from mobilevlm_ros.runtime.prefix_tree import PrefixTree
 from mobilevlm_ros.runtime.tensor_file import read_tensors
 
@@ -24,6 +25,8 @@ DIALECT = "cpu"
 PROVIDERS = ["CPUExecutionProvider"]
 CHUNK = 256
 """Positions of a prompt that are computed at once, so that a long one takes little more memory than a short one."""
+PREFILL_LEAST = 8
+"""Positions from which on a prompt is read with the decoder for prompts, where there is one: it reads twice as many bytes."""
 _SPIN_US = "100"
 _UNSEEN = -1e9
 """Added to an attention score, so that nothing is left of its share."""
@@ -59,11 +62,17 @@ class OrtBackend:
         self._spec = package.manifest.decoder
         self._embeddings = package.embeddings()
         self._own_weights: list[ort.OrtValue] = []
-        with ThreadPoolExecutor(1) as pool:
-            opening = pool.submit(self._open_session, package.vision, threads)
+        with ThreadPoolExecutor(2) as pool:
+            vision = pool.submit(self._open_session, package.vision, threads)
+            has_prompts = package.has_decoder(PREFILL_DIALECT)
+            prompts = pool.submit(self._open_session, package.decoder(PREFILL_DIALECT), threads) if has_prompts else None
             self._decoder = self._open_session(package.decoder(DIALECT), threads)
-            self._vision = opening.result()
-        self._check_graphs(package)
+            self._vision = vision.result()
+            self._prompts = self._decoder if prompts is None else prompts.result()
+        self._check_vision(package)
+        self._check_decoder(self._decoder, package.decoder(DIALECT))
+        if has_prompts:
+            self._check_decoder(self._prompts, package.decoder(PREFILL_DIALECT))
         self._steps: dict[tuple[int, int], _DecodeStep] = {}
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
@@ -101,7 +110,7 @@ class OrtBackend:
             "attention_bias": np.zeros((1, 1, length, past + length), np.float32),
             "logits_at": np.array([logits_at], np.int64),
         }
-        self._run(self._bind(cache, slice(row, row + 1), inputs, logits), "prefill")
+        self._read(cache, row, inputs, logits, "prefill")
         cache.lengths[row] = past + length
         return np.asarray(logits[0])
 
@@ -117,8 +126,13 @@ class OrtBackend:
             "attention_bias": np.concatenate([np.zeros((nodes, past), np.float32), _tree_bias(tree)], axis=1)[None, None],
             "logits_at": np.arange(nodes, dtype=np.int64)[None],
         }
-        self._run(self._bind(cache, slice(row, row + 1), inputs, logits), "scoring")
+        self._read(cache, row, inputs, logits, "scoring")
         return np.asarray(logits[0])
+
+    def _read(self, cache: KVCache, row: int, inputs: dict[str, np.ndarray], logits: np.ndarray, stage: str) -> None:
+        """Run several positions of one row."""
+        session = self._prompts if inputs["position_ids"].size >= PREFILL_LEAST else self._decoder
+        _run(session, self._bind(session, cache, slice(row, row + 1), inputs, logits), stage)
 
     def decode(self, cache: KVCache, tokens: Sequence[int]) -> np.ndarray:
         batch = len(tokens)
@@ -130,14 +144,14 @@ class OrtBackend:
         longest = max(lengths) + 1
         step.inputs["total_sequence_length"][...] = longest
         step.binding.bind_input("attention_bias", "cpu", 0, np.float32, (1, 1, 1, longest), step.no_bias.ctypes.data)
-        self._run(step.binding, "decode")
+        _run(self._decoder, step.binding, "decode")
         for row in range(batch):
             cache.lengths[row] += 1
         return step.logits[:, 0]
 
     def close(self) -> None:
         self._steps.clear()
-        del self._vision, self._decoder, self._embeddings
+        del self._vision, self._decoder, self._prompts, self._embeddings
         self._own_weights.clear()  # after the sessions, which point into them
 
     def _open_session(self, files: GraphFiles, threads: int) -> ort.InferenceSession:
@@ -186,12 +200,15 @@ class OrtBackend:
             "logits_at": np.zeros((batch, 1), np.int64),
         }
         logits = np.zeros((batch, 1, self._spec.vocab_size), np.float32)
-        binding = self._bind(cache, slice(0, batch), inputs, logits)
+        binding = self._bind(self._decoder, cache, slice(0, batch), inputs, logits)
         return _DecodeStep(cache, inputs, np.zeros(cache.capacity, np.float32), logits, binding)
 
-    def _bind(self, cache: KVCache, rows: slice, inputs: dict[str, np.ndarray], logits: np.ndarray) -> ort.IOBinding:
+    @staticmethod
+    def _bind(
+        session: ort.InferenceSession, cache: KVCache, rows: slice, inputs: dict[str, np.ndarray], logits: np.ndarray
+    ) -> ort.IOBinding:
         """Bind arrays by address; the caller keeps them alive until the run is over."""
-        binding = self._decoder.io_binding()
+        binding = session.io_binding()
         for name, array in inputs.items():
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         for layer, (keys, values) in enumerate(zip(cache.keys, cache.values)):
@@ -202,24 +219,19 @@ class OrtBackend:
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         return binding
 
-    def _run(self, binding: ort.IOBinding, stage: str) -> None:
-        try:
-            self._decoder.run_with_iobinding(binding)
-        except Exception as error:
-            raise _backend_error(stage, error) from error
-
-    def _check_graphs(self, package: ModelPackage) -> None:
-        spec = package.manifest
+    def _check_vision(self, package: ModelPackage) -> None:
         found = list(self._vision.get_outputs()[0].shape[1:])
-        expected = [spec.vision.tokens, spec.decoder.hidden_size]
+        expected = [package.manifest.vision.tokens, self._spec.hidden_size]
         if found != expected:
             raise PackageError(f"{package.vision.graph}: features of shape {found}, the manifest says {expected}")
-        names = {value.name for value in self._decoder.get_inputs()}
+
+    def _check_decoder(self, session: ort.InferenceSession, files: GraphFiles) -> None:
+        names = {value.name for value in session.get_inputs()}
         if "attention_bias" not in names:
-            raise PackageError(f"{package.decoder(DIALECT).graph}: written by an older version; convert the checkpoint again")
-        last = f"past_value_{spec.decoder.layers - 1}"
-        if last not in names or f"past_value_{spec.decoder.layers}" in names:
-            raise PackageError(f"{package.decoder(DIALECT).graph}: not the {spec.decoder.layers} layers that the manifest says")
+            raise PackageError(f"{files.graph}: written by an older version; convert the checkpoint again")
+        last = f"past_value_{self._spec.layers - 1}"
+        if last not in names or f"past_value_{self._spec.layers}" in names:
+            raise PackageError(f"{files.graph}: not the {self._spec.layers} layers that the manifest says")
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,6 +246,13 @@ class _DecodeStep:
     no_bias: np.ndarray
     logits: np.ndarray
     binding: ort.IOBinding
+
+
+def _run(session: ort.InferenceSession, binding: ort.IOBinding, stage: str) -> None:
+    try:
+        session.run_with_iobinding(binding)
+    except Exception as error:
+        raise _backend_error(stage, error) from error
 
 
 def _tree_bias(tree: PrefixTree) -> np.ndarray:

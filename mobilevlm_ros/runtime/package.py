@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ TOKENIZER_NAME = "tokenizer.model"
 EMBEDDINGS_NAME = "embeddings.npy"
 VISION_NAME = "vision.onnx"
 DECODER_CPU_NAME = "decoder.cpu.onnx"
+PREFILL_DIALECT = "cpu-prefill"
+"""The decoder that the CPU reads prompts with, in a package that has one of its own for that; over the same cache as `cpu`."""
 _HASHING_THREADS = 4
 VISION_TRT_NAME = "vision.trt.onnx"
 
@@ -135,11 +137,22 @@ class ModelPackage:
             PackageError: the package has no such graph.
         """
         name = decoder_name(dialect)
-        # An adapter package changes the CPU's graphs only; the base's graph for another runtime would leave the change out.
-        changed = any(file.startswith("decoder.") for file in self.manifest.files)
-        if name not in (self if changed else self._owner(name)).manifest.files:
+        if not self.has_decoder(dialect):
             raise PackageError(f"{self.path}: no {name} in this package; convert the checkpoint for this backend")
         return self._graph(name)
+
+    def has_decoder(self, dialect: str) -> bool:
+        """Whether the package has the decoder's graph in a dialect."""
+        name = decoder_name(dialect)
+        # An adapter package changes one decoder's graph only; the base's in another dialect would leave the change out.
+        changed = any(file.startswith("decoder.") for file in self.manifest.files)
+        return name in (self if changed else self._owner(name)).manifest.files
+
+    def without_decoder(self, dialect: str) -> ModelPackage:
+        """The package as if it had no such graph of its own."""
+        name = decoder_name(dialect)
+        files = {file: entry for file, entry in self.manifest.files.items() if file not in (name, f"{name}.data")}
+        return replace(self, manifest=replace(self.manifest, files=files))
 
     def embeddings(self) -> np.ndarray:
         """The token-embedding table [vocab, hidden], float16 or float32, mapped from disk.

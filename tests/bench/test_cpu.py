@@ -94,6 +94,13 @@ class TestSummary:
         }
         assert promised <= set(found)
 
+    def test_ours_with_a_decoder_for_prompts_is_compared_apart(self) -> None:
+        times = {"ours": every_stage(200.0), "ours-int8-prefill": every_stage(100.0), Q4: every_stage(300.0)}
+        found = summary({}, [measured(times)])
+        assert found["first_question_ratio"] == pytest.approx(2 / 3, rel=1e-3)
+        assert found["with_int8_prefill"]["first_question_ratio"] == pytest.approx(1 / 3, rel=1e-3)
+        assert sum("first_question_ratio" in line for line in table(found)) == 2
+
     def test_table_and_markdown_have_a_line_for_each_engine(self) -> None:
         found = summary({"ours": [START]}, [measured({"ours": every_stage(100.0), Q4: every_stage(300.0)})])
         assert sum(line.split()[:1] in (["ours"], [Q4]) for line in table(found)) == 2

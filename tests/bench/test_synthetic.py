@@ -14,7 +14,7 @@ from mobilevlm_ros.bench import synthetic
 from mobilevlm_ros.bench.synthetic import Place, Skeleton, synthetic_package
 from mobilevlm_ros.runtime.engine import Engine, EngineConfig
 from mobilevlm_ros.runtime.frame import Frame
-from mobilevlm_ros.runtime.package import ModelPackage
+from mobilevlm_ros.runtime.package import PREFILL_DIALECT, ModelPackage
 from mobilevlm_ros.runtime.requests import Limits
 from mobilevlm_ros.runtime.sampling import SamplingParams
 
@@ -47,7 +47,9 @@ def test_the_skeleton_that_ships_is_of_full_size() -> None:
     skeleton = Skeleton.load()
     decoder = skeleton.manifest.decoder
     assert (decoder.layers, decoder.hidden_size, decoder.vocab_size) == (24, 2048, 32000)
-    assert 1.1e9 < skeleton.size < 1.3e9
+    small = skeleton.without_decoder(PREFILL_DIALECT)
+    assert 1.1e9 < small.size < 1.3e9
+    assert 1.2e9 < skeleton.size - small.size < 1.4e9
 
 
 def test_reading_it_needs_no_converter() -> None:

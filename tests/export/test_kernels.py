@@ -34,9 +34,11 @@ def graphs(config: MobileVlmConfig, precision: Precision) -> Iterator[onnx.Model
     from bench.catalogue import Shapes, smallest_forms
     from mobilevlm_ros.checkpoint.model import expected_shapes
     from mobilevlm_ros.export.convert import build_graphs
+    from mobilevlm_ros.export.prefill_builder import Prefill
 
     shapes = Shapes(expected_shapes(config))
-    for built in build_graphs(shapes, config, precision, smallest_forms(config, shapes, precision)):
+    prefill = Prefill.INT8 if precision is Precision.INT4 else Prefill.SAME
+    for built in build_graphs(shapes, config, precision, smallest_forms(config, shapes, precision), prefill=prefill):
         yield built.builder.model(f"{built.name}.data", built.opsets)
 
 
