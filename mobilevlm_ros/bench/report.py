@@ -10,6 +10,7 @@ import onnxruntime
 from mobilevlm_ros import __version__
 from mobilevlm_ros.bench.stages import ANSWER_TOKENS, PICTURE_SIZE, BenchOptions, Measurement, Stage
 from mobilevlm_ros.machine import Machine, gibibytes
+from mobilevlm_ros.runtime.package import PREFILL_DIALECT, decoder_name
 
 _TITLES = {
     "load_ms": ("load and verify", "ms"),
@@ -30,6 +31,7 @@ def facts(measured: Measurement, machine: Machine, options: BenchOptions) -> dic
     width, height = PICTURE_SIZE
     precisions = dict.fromkeys((manifest.decoder_precision.value, manifest.vision_precision.value))
     precision = " decoder, ".join(precisions) + (" vision" if len(precisions) > 1 else "")
+    precision += ", prompts in int8" if decoder_name(PREFILL_DIALECT) in manifest.files else ""
     features = f", {' '.join(machine.features)}" if machine.features else ""
     board = f", {machine.board}" if machine.board and machine.board != machine.processor else ""
     return {
