@@ -14,16 +14,13 @@ import argparse
 import json
 import os
 import platform
-import signal
 import statistics
-import sys
-import tempfile
-from pathlib import Path
+from functools import partial
 
 from bench.figures import percentile, slope
-from bench.node_run import CACHE_MB, MAX_TOKENS, QUESTION, BenchError, Gathered, Plan, gather
+from bench.node_run import CACHE_MB, MAX_TOKENS, QUESTION, Gathered, Plan, gather
+from bench.robot import Pictures, on_own_graph
 from mobilevlm_ros import __version__
-from mobilevlm_ros.demo.processes import use_large_images, use_own_graph
 from mobilevlm_ros.machine import gibibytes, read_machine
 
 _MIB = 2**20
@@ -85,8 +82,8 @@ def figures(found: Gathered, plan: Plan, load: float) -> dict[str, object]:
         "rss_samples": len(sizes),
         "seconds": plan.seconds,
         "rest_seconds": plan.rest,
-        "rate_hz": plan.rate,
-        "size": f"{plan.width}x{plan.height}",
+        "rate_hz": plan.pictures.rate,
+        "size": f"{plan.pictures.width}x{plan.pictures.height}",
         "diagnostics_period_s": plan.diagnostics_period,
         "prefix_cache_mb": CACHE_MB,
         "model": "mobilevlm-nano",
@@ -111,44 +108,21 @@ def table(values: dict[str, object]) -> list[str]:
 def _plan(arguments: list[str] | None) -> tuple[Plan, bool]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to ask, 2 or more; the whole takes somewhat longer")
-    parser.add_argument("--rate", type=float, default=30.0, help="the camera's pictures a second, 1 to 1000")
-    parser.add_argument("--size", default="1280x720", metavar="WxH", help="of the pictures, in pixels")
+    Pictures.add_options(parser, "1280x720")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     args = parser.parse_args(arguments)
-    width, _, height = args.size.partition("x")
-    if not (width.isdigit() and height.isdigit() and 16 <= int(width) <= 8192 and 16 <= int(height) <= 8192):
-        parser.error(f"--size is '{args.size}', it must be like 1280x720, each side 16 to 8192")
-    if not (2 <= args.seconds <= 86400 and 1 <= args.rate <= 1000):
-        parser.error("--seconds must be 2 to 86400 and --rate 1 to 1000")
-    return Plan(args.seconds, args.rate, int(width), int(height)), args.json
+    if not 2 <= args.seconds <= 86400:
+        parser.error("--seconds must be 2 to 86400")
+    return Plan(args.seconds, Pictures.read(parser, args)), args.json
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0, 1 where it could not be measured, 130 after Ctrl-C."""
-    from tqdm import tqdm
-
     plan, as_json = _plan(arguments)
-    use_own_graph()
-    use_large_images()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     load = os.getloadavg()[0]
-    total = plan.warm_up + plan.rest + plan.seconds
-    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    with tempfile.TemporaryDirectory() as folder, tqdm(total=total, file=sys.stderr, bar_format=form, mininterval=0.5) as bar:
-        bar.set_description("starting")
-
-        def progress(phase: str, seconds: float) -> None:
-            bar.set_description(phase)
-            bar.update(min(seconds, total - bar.n))
-
-        try:
-            found = gather(plan, {**os.environ, "ROS_LOG_DIR": folder}, Path(folder), progress)
-        except BenchError as error:
-            bar.write(f"bench.node: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            bar.write("bench.node: interrupted", file=sys.stderr)
-            return 130
+    found = on_own_graph("bench.node", plan.warm_up + plan.rest + plan.seconds, partial(gather, plan))
+    if isinstance(found, int):
+        return found
     values = figures(found, plan, load)
     print("\n".join(table(values)))
     if as_json:

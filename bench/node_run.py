@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,13 @@ from rclpy.node import Node
 
 from bench.camera_stream import picture_bytes
 from bench.processor_time import anonymous_bytes
+from bench.robot import START_SECONDS, BenchError, Pictures, Progress, last_line, node_arguments, wait_for_answer
 from mobilevlm_ros import tasks
 from mobilevlm_ros.client import VLM
 from mobilevlm_ros.demo.processes import Child
 from mobilevlm_ros.models import shipped_package
 from mobilevlm_ros.runtime.engine import Engine, EngineConfig
-from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
+from mobilevlm_ros.runtime.errors import VlmError
 from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.sampling import SamplingParams
 from mobilevlm_ros.tasks.settings import Settings
@@ -38,24 +39,14 @@ CACHE_MB = 16
 """Memory for recent pictures, here and in the node: little, so that it is full before the node's memory is looked at."""
 _PAUSE_SECONDS = 0.02
 _MEMORY_SECONDS = 0.25
-_START_SECONDS = 60.0
-
-Progress = Callable[[str, float], None]
-"""Told the phase, and how many seconds have gone by since the last time."""
-
-
-class BenchError(Exception):
-    """The measurement cannot go on; one line."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure: seconds of questions, pictures a second, and their size in pixels."""
+    """What to measure: seconds of questions, and what the camera sends."""
 
     seconds: float
-    rate: float
-    width: int
-    height: int
+    pictures: Pictures
 
     @property
     def warm_up(self) -> float:
@@ -123,13 +114,10 @@ def gather(plan: Plan, environment: dict[str, str], folder: Path, progress: Prog
         engine = stack.enter_context(Engine.open(shipped_package(), EngineConfig(prefix_cache_mb=CACHE_MB)))
         node_log = folder / "node.log"
         served = stack.enter_context(Child("bench.watched_node", _node_arguments(plan), environment, node_log, node_lines.append))
-        options = ["--watch", served.pid, "--rate", plan.rate, "--width", plan.width, "--height", plan.height]
-        camera = stack.enter_context(
-            Child("bench.camera_stream", list(map(str, options)), environment, folder / "camera.log", lines.append)
-        )
+        camera = stack.enter_context(plan.pictures.camera(served, environment, folder, lines))
         run = _Run(plan, engine, served, camera, stack.enter_context(_own_node()), progress)
         try:
-            run.start()
+            wait_for_answer(run.vlm, served, node_log)
             run.ask_for("warming up", plan.warm_up)
             began, ended = run.rest()
             asked, memory = run.ask_for("asking", plan.seconds)
@@ -137,9 +125,9 @@ def gather(plan: Plan, environment: dict[str, str], folder: Path, progress: Prog
             received = run.received()
             served.stop()
         except (VlmError, OSError) as error:
-            raise BenchError(f"{error} ({_last_line(node_log)})") from error
+            raise BenchError(f"{error} ({last_line(node_log)})") from error
     if not lines or not node_lines:
-        raise BenchError(f"camera or node told nothing ({_last_line(folder / 'camera.log')}; {_last_line(node_log)})")
+        raise BenchError(f"camera or node told nothing ({last_line(folder / 'camera.log')}; {last_line(node_log)})")
     told = json.loads(lines[-1])
     sent, came = _between(told["notes"], began, ended), _between(json.loads(node_lines[-1]), began, ended)
     if min(len(sent), len(came)) < 2:
@@ -168,22 +156,9 @@ class _Run:
     def __init__(self, plan: Plan, engine: Engine, served: Child, camera: Child, own: Node, progress: Progress) -> None:
         self._plan, self._engine, self._served, self._camera, self._own = plan, engine, served, camera, own
         self._progress = progress
-        self._vlm = VLM(own, NAME, connect_timeout=_START_SECONDS)
+        self.vlm = VLM(own, NAME, connect_timeout=START_SECONDS)
         self._diagnostics: list[DiagnosticArray] = []
         self._subscription = own.create_subscription(DiagnosticArray, "/diagnostics", self._diagnostics.append, 10)
-
-    def start(self) -> None:
-        """Waits for the first answer; raises VlmError where none comes."""
-        began = time.monotonic()
-        while True:
-            self._check_children()
-            try:
-                self._vlm.ask(QUESTION, max_tokens=1, timeout=2.0)
-                return
-            except VlmError as error:
-                if error.code is ErrorCode.MODEL_ERROR or time.monotonic() - began > _START_SECONDS:
-                    raise
-            time.sleep(0.1)
 
     def rest(self) -> tuple[float, float]:
         """Leaves the node alone with its camera; returns the first and last moment of that, in monotonic seconds."""
@@ -229,9 +204,9 @@ class _Run:
     def _ask(self) -> Asked:
         time.sleep(_PAUSE_SECONDS)
         start = time.perf_counter()
-        answer = self._vlm.ask(QUESTION, max_tokens=MAX_TOKENS)
+        answer = self.vlm.ask(QUESTION, max_tokens=MAX_TOKENS)
         node_ms = (time.perf_counter() - start) * 1e3
-        width, height = self._plan.width, self._plan.height
+        width, height = self._plan.pictures.width, self._plan.pictures.height
         seen = picture_bytes(int(answer.info.header.frame_id), width, height)
         frame = Frame(np.frombuffer(seen, np.uint8).reshape(height, width, 3))
         time.sleep(_PAUSE_SECONDS)
@@ -254,10 +229,7 @@ def _stages_ms(timing: Any) -> float:
 def _node_arguments(plan: Plan) -> list[str]:
     parameters = {"model": "nano", "prefix_cache_mb": CACHE_MB, "diagnostics_period": plan.diagnostics_period, "temperature": 0.0}
     parameters["camera_linger"] = 0.0  # so that the pictures of the rest, in which nobody asks, come too
-    arguments = ["--ros-args", "-r", f"__node:={NAME}"]
-    for name, value in parameters.items():
-        arguments += ["-p", f"{name}:={value}"]
-    return arguments
+    return node_arguments(NAME, parameters)
 
 
 @contextmanager
@@ -270,8 +242,3 @@ def _own_node() -> Iterator[Any]:
     finally:
         node.destroy_node()
         rclpy.shutdown()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "its log is empty"

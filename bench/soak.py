@@ -12,17 +12,14 @@ import argparse
 import json
 import os
 import platform
-import signal
 import statistics
-import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 from bench.figures import slope
-from bench.soak_run import CACHE_MB, CLIENTS, Gathered, Plan, Sample, SoakError, gather
+from bench.robot import Pictures, on_own_graph
+from bench.soak_run import CACHE_MB, CLIENTS, Gathered, Plan, Sample, gather
 from mobilevlm_ros import __version__
-from mobilevlm_ros.demo.processes import use_large_images, use_own_graph
 from mobilevlm_ros.machine import gibibytes, read_machine
 
 _MIB = 2**20
@@ -70,8 +67,8 @@ def figures(found: Gathered, plan: Plan, load: float) -> dict[str, object]:
         "pictures_asked_about": found.seen,
         "samples": len(samples),
         "clients": CLIENTS,
-        "rate_hz": plan.rate,
-        "size": f"{plan.width}x{plan.height}",
+        "rate_hz": plan.pictures.rate,
+        "size": f"{plan.pictures.width}x{plan.pictures.height}",
         "prefix_cache_mb": CACHE_MB,
         "model": "mobilevlm-nano",
         "machine": f"{machine.processor}, {machine.cores} cores, {gibibytes(machine.memory)}",
@@ -99,38 +96,21 @@ def _memory(samples: Sequence[Sample]) -> float:
 def _plan(arguments: list[str] | None) -> tuple[Plan, bool]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long to ask, 0.1 to 10080")
-    parser.add_argument("--rate", type=float, default=30.0, help="the camera's pictures a second, 1 to 1000")
-    parser.add_argument("--size", default="640x480", metavar="WxH", help="of the pictures, in pixels")
+    Pictures.add_options(parser, "640x480")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     args = parser.parse_args(arguments)
-    width, _, height = args.size.partition("x")
-    if not (width.isdigit() and height.isdigit() and 100 <= int(width) <= 8192 and 100 <= int(height) <= 8192):
-        parser.error(f"--size is '{args.size}', it must be like 640x480, each side 100 to 8192")
-    if not (0.1 <= args.minutes <= 10080 and 1 <= args.rate <= 1000):
-        parser.error("--minutes must be 0.1 to 10080 and --rate 1 to 1000")
-    return Plan(args.minutes * 60, args.rate, int(width), int(height)), args.json
+    if not 0.1 <= args.minutes <= 10080:
+        parser.error("--minutes must be 0.1 to 10080")
+    return Plan(args.minutes * 60, Pictures.read(parser, args)), args.json
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0, 1 where the node ended or a request ended as none should, 130 after Ctrl-C."""
-    from tqdm import tqdm
-
     plan, as_json = _plan(arguments)
-    use_own_graph()
-    use_large_images()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     load = os.getloadavg()[0]
-    form = "soaking {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    bar = tqdm(total=plan.seconds, file=sys.stderr, bar_format=form, mininterval=0.5)
-    with tempfile.TemporaryDirectory() as folder, bar:
-        try:
-            found = gather(plan, {**os.environ, "ROS_LOG_DIR": folder}, Path(folder), bar.update)
-        except SoakError as error:
-            bar.write(f"bench.soak: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            bar.write("bench.soak: interrupted", file=sys.stderr)
-            return 130
+    found = on_own_graph("bench.soak", plan.seconds, partial(gather, plan))
+    if isinstance(found, int):
+        return found
     values = figures(found, plan, load)
     print("\n".join(table(values)))
     if as_json:

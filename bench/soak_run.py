@@ -22,6 +22,7 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
 from bench.processor_time import anonymous_bytes
+from bench.robot import START_SECONDS, BenchError, Pictures, Progress, last_line, node_arguments, wait_for_answer
 from mobilevlm_ros.client import VLM
 from mobilevlm_ros.demo.processes import Child
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
@@ -36,24 +37,13 @@ EXPECTED = (
 )
 """How requests of this run may end; the others mean a fault of the node."""
 
-_START_SECONDS = 60.0
-
-Progress = Callable[[float], None]
-"""Told how many seconds have gone by since the last time."""
-
-
-class SoakError(Exception):
-    """The run cannot go on; one line."""
-
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, in seconds, and what the camera sends: pictures a second, and their size in pixels."""
+    """How long, in seconds, and what the camera sends."""
 
     seconds: float
-    rate: float
-    width: int
-    height: int
+    pictures: Pictures
 
     @property
     def period(self) -> float:
@@ -89,27 +79,25 @@ def gather(plan: Plan, environment: dict[str, str], folder: Path, progress: Prog
         folder: for their logs.
 
     Raises:
-        SoakError: the node ended, never answered, or a request ended as none should; with the end of its log.
+        BenchError: the node ended, never answered, or a request ended as none should; with the end of its log.
     """
     lines: list[str] = []
     log = folder / "node.log"
     with ExitStack() as stack:
-        served = stack.enter_context(Child("mobilevlm_ros.ros.node", _node_arguments(), environment, log))
-        words = ["--watch", served.pid, "--rate", plan.rate, "--width", plan.width, "--height", plan.height]
-        camera = stack.enter_context(
-            Child("bench.camera_stream", list(map(str, words)), environment, folder / "camera.log", lines.append)
-        )
-        vlm = VLM(stack.enter_context(_spun_node()), NAME, connect_timeout=_START_SECONDS)
-        _wait_for_answer(vlm, served)
+        parameters = {"model": "nano", "prefix_cache_mb": CACHE_MB, "max_image_age": 10.0}
+        served = stack.enter_context(Child("mobilevlm_ros.ros.node", node_arguments(NAME, parameters), environment, log))
+        camera = stack.enter_context(plan.pictures.camera(served, environment, folder, lines))
+        vlm = VLM(stack.enter_context(_spun_node()), NAME, connect_timeout=START_SECONDS)
+        wait_for_answer(vlm, served, log)
         crowd = _Crowd(vlm)
         try:
             with crowd:
                 samples = _watch(plan, served, crowd, progress)
         except OSError as error:
-            raise SoakError(f"{error} ({_last_line(log)})") from error
+            raise BenchError(f"{error} ({last_line(log)})") from error
         camera.stop()
     if crowd.problem:
-        raise SoakError(f"{crowd.problem} ({_last_line(log)})")
+        raise BenchError(f"{crowd.problem} ({last_line(log)})")
     return Gathered(samples, dict(crowd.ends), json.loads(lines[-1])["published"] if lines else 0, len(crowd.seen))
 
 
@@ -164,20 +152,8 @@ def _watch(plan: Plan, served: Child, crowd: _Crowd, progress: Progress) -> tupl
         samples.append(Sample(now, anonymous_bytes(served.pid), threads, files))
         step = min(plan.period, max(0.0, end - now))
         time.sleep(step)
-        progress(step)
+        progress("soaking", step)
     return tuple(samples)
-
-
-def _wait_for_answer(vlm: VLM, served: Child) -> None:
-    began = time.monotonic()
-    while True:
-        try:
-            vlm.ask("Is it there?", max_tokens=1, timeout=2.0)
-            return
-        except VlmError as error:
-            if served.ended is not None or time.monotonic() - began > _START_SECONDS:
-                raise SoakError(f"the node does not answer: {error.message}") from error
-        time.sleep(0.1)
 
 
 def _question(vlm: VLM, turn: int) -> str:
@@ -232,13 +208,6 @@ _REQUESTS: tuple[Callable[[VLM, int], str], ...] = (
 )
 
 
-def _node_arguments() -> list[str]:
-    arguments = ["--ros-args", "-r", f"__node:={NAME}"]
-    for name, value in {"model": "nano", "prefix_cache_mb": CACHE_MB, "max_image_age": 10.0}.items():
-        arguments += ["-p", f"{name}:={value}"]
-    return arguments
-
-
 @contextmanager
 def _spun_node() -> Iterator[Any]:
     """The clients' node, spun in a thread of its own; Ctrl-C stays Python's."""
@@ -266,8 +235,3 @@ def _spun_node() -> Iterator[Any]:
         executor.shutdown(timeout_sec=2.0)
         node.destroy_node()
         rclpy.shutdown()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "its log is empty"

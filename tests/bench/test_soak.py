@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="the node needs ROS 2")
 
+from bench.robot import Pictures
 from bench.soak import figures
 from bench.soak_run import Gathered, Plan, Sample
 from mobilevlm_ros.models import shipped_package
@@ -20,7 +21,7 @@ from mobilevlm_ros.runtime.errors import ErrorCode
 pytestmark = pytest.mark.ros
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAN = Plan(60.0, 30.0, 640, 480)
+PLAN = Plan(60.0, Pictures(30.0, 640, 480))
 
 
 def soak(minutes: float, *options: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,36 +10,18 @@ import pytest
 
 pytest.importorskip("rclpy", reason="the executor needs ROS 2")
 
-import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from mobilevlm_ros.ros.executor import SteadyExecutor
+from tests.ros.steady_node import steady_node
 
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    context = rclpy.Context()
-    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
-    node = Node("executor_test", context=context, use_global_arguments=False)
-    executor = SteadyExecutor(4, context=context)
-    executor.add_node(node)
-    stop = threading.Event()
-
-    def spin() -> None:
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    yield node
-    stop.set()
-    thread.join()
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.shutdown(context=context)
+    with steady_node("executor_test", 4) as node:
+        yield node
 
 
 def _call(node: Node, name: str) -> Any:

@@ -18,35 +18,17 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from mobilevlm_ros.ros.camera import CameraSlot, Times
-from mobilevlm_ros.ros.executor import SteadyExecutor
 from mobilevlm_ros.ros.inputs import CameraInput
 from mobilevlm_ros.ros.parameters import Transport
 from mobilevlm_ros.ros.reception import Reception
 from mobilevlm_ros.runtime.requests import CancelToken
+from tests.ros.steady_node import steady_node
 
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    """A node on an executor as MobileVLM's own."""
-    context = rclpy.Context()
-    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
-    node = Node("reception_test", context=context, use_global_arguments=False)
-    executor = SteadyExecutor(2, context=context)
-    executor.add_node(node)
-    stop = threading.Event()
-
-    def spin() -> None:
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
-
-    thread = threading.Thread(target=spin)
-    thread.start()
-    yield node
-    stop.set()
-    thread.join()
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.shutdown(context=context)
+    with steady_node("reception_test", 2) as node:
+        yield node
 
 
 @pytest.fixture
