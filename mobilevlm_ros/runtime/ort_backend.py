@@ -7,6 +7,7 @@ package"), not what the tokens mean.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,12 +63,12 @@ class OrtBackend:
         self._spec = package.manifest.decoder
         self._embeddings = package.embeddings()
         self._own_weights: list[ort.OrtValue] = []
-        with ThreadPoolExecutor(2) as pool:
-            vision = pool.submit(self._open_session, package.vision, threads)
-            has_prompts = package.has_decoder(PREFILL_DIALECT)
+        has_prompts = package.has_decoder(PREFILL_DIALECT)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # the largest first
             prompts = pool.submit(self._open_session, package.decoder(PREFILL_DIALECT), threads) if has_prompts else None
-            self._decoder = self._open_session(package.decoder(DIALECT), threads)
-            self._vision = vision.result()
+            decoder = pool.submit(self._open_session, package.decoder(DIALECT), threads)
+            vision = pool.submit(self._open_session, package.vision, threads)
+            self._decoder, self._vision = decoder.result(), vision.result()
             self._prompts = self._decoder if prompts is None else prompts.result()
         self._check_vision(package)
         self._check_decoder(self._decoder, package.decoder(DIALECT))

@@ -62,11 +62,15 @@ class Prefiller:
             BackendError: the model failed; the row's content is undefined.
         """
         start = time.perf_counter()
-        encode_ms = self._fill_picture(row, picture, prompt.head)
-        left = prompt.tail[self._fill_turns(row, picture, prompt.tail) :]
-        logits = self._append(row, left, [len(left) - 1])[0]
+        known = self._prefixes.get(picture.digest)
+        if known is None:
+            logits, encode_ms = self._fill_all(row, picture, prompt)
+        else:
+            load(self._cache, row, known)
+            left = prompt.tail[self._fill_turns(row, picture, prompt.tail) :]
+            logits, encode_ms = self._append(row, left, [len(left) - 1]), 0.0
         total_ms = (time.perf_counter() - start) * 1e3
-        return Prefilled(row, self._cache.lengths[row], logits, encode_ms, total_ms - encode_ms)
+        return Prefilled(row, self._cache.lengths[row], logits[0], encode_ms, total_ms - encode_ms)
 
     def keep_turn(self, row: int, picture: Picture, said: Sequence[int]) -> None:
         """Keep what a row holds behind its picture, the tokens `said`, for the next turn of a conversation about it."""
@@ -111,20 +115,23 @@ class Prefiller:
         """Positions that are left behind a prompt."""
         return self._cache.capacity - prefilled.length
 
-    def _fill_picture(self, row: int, picture: Picture, head: Sequence[int]) -> float:
-        """Put head and picture into the row; returns the milliseconds that encoding took."""
-        known = self._prefixes.get(picture.digest)
-        if known is not None:
-            load(self._cache, row, known)
-            return 0.0
+    def _fill_all(self, row: int, picture: Picture, prompt: Prompt) -> tuple[np.ndarray, float]:
+        """Put a prompt about a new picture into the row and keep what it begins with.
+
+        Returns the logits after it, float32 [1, vocab], and the milliseconds that encoding took.
+        """
         start = time.perf_counter()
         features = self._backend.encode(picture.pixels[None])[0]
         encode_ms = (time.perf_counter() - start) * 1e3
         self._steps += 1
-        self._fill_head(row, head)
-        self._prefill(row, features, [len(features) - 1])
+        self._fill_head(row, prompt.head)
+        # As one run: the picture's keys and values do not depend on what follows it.
+        joined = np.concatenate([features, self._backend.embed(prompt.tail)])
+        logits = self._prefill(row, joined, [len(joined) - 1])
+        length, self._cache.lengths[row] = self._cache.lengths[row], self._cache.lengths[row] - len(prompt.tail)
         self._keep(picture.digest, row, 0)
-        return encode_ms
+        self._cache.lengths[row] = length
+        return logits, encode_ms
 
     def _fill_turns(self, row: int, picture: Picture, tail: Sequence[int]) -> int:
         """Put the longest known beginning of what follows the picture behind it; returns how many of `tail` that is."""

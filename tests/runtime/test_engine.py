@@ -118,13 +118,15 @@ def test_a_frame_is_letterboxed_once_and_forgotten_with_it() -> None:
         assert made() is None
 
 
-def test_the_words_before_the_picture_are_prefilled_once_per_model() -> None:
+def test_the_words_before_the_picture_are_prefilled_once_per_model_and_a_picture_together_with_its_first_question() -> None:
     backend = FakeBackend()
     with fake_engine(backend) as engine:
         ask(engine, seed=0).result()
         before = len(backend.prefilled)
         ask(engine, seed=1).result()
-        assert backend.prefilled[before] == VISUAL_TOKENS
+        (at_once,) = backend.prefilled[before:]
+        ask(engine, seed=1).result()
+        assert at_once == VISUAL_TOKENS + backend.prefilled[-1]
 
 
 def test_without_memory_for_prefixes_answers_stay_right() -> None:
