@@ -1,7 +1,8 @@
 """Runs the checks and the tests, a layer of the package at a time, and sums them up. Started by ./test.
 
 Each layer has a process of its own, so that one which dies takes no other with it. The system tests, which wait more than they
-compute, run beside the other layers and are shown at the end. Arguments for pytest leave the checks out.
+compute, run beside the other layers and are shown at the end; as they wait for real time, the others have a lower priority.
+Arguments for pytest leave the checks out.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _LAYERS = (
     *("faithful", "space", "ros", "client", "doctor", "bench", "cli", "evaluate", "demo", "training", "system"),
 )
 _NO_TESTS = 5  # pytest's exit status
+_NICENESS = 5
+"""Of the layers beside the system tests: a third of the processor where both want it, as some of them have timing, too."""
 _CHECKS = (
     ("ruff", ("ruff", "check", ".")),
     ("mypy", ("mypy",)),
@@ -98,16 +101,19 @@ def run_check(name: str, command: Sequence[str]) -> Outcome:
     return Outcome(name, seconds, passed=int(status == 0), failed=int(status != 0))
 
 
-def run_pytest(name: str, arguments: Sequence[str]) -> Outcome:
+def run_pytest(name: str, arguments: Sequence[str], niceness: int = 0) -> Outcome:
     """Runs pytest; a process that dies, and a collection that fails, count as one failure at least."""
     heading(f"tests: {name}")
-    return Run(name, arguments, None).outcome()
+    return Run(name, arguments, None, niceness).outcome()
 
 
 class Run:
-    """A pytest process that has been started; its words go to `log`, or where this process's go."""
+    """A pytest process that has been started; its words go to `log`, or where this process's go.
 
-    def __init__(self, name: str, arguments: Sequence[str], log: Path | None) -> None:
+    `niceness` is by how much its priority, and that of what it starts, is below this process's.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str], log: Path | None, niceness: int = 0) -> None:
         self.name = name
         self.log = log
         self._report = _RESULTS / f"{name}.xml"
@@ -118,6 +124,9 @@ class Run:
         with ExitStack() as stack:
             stream = None if log is None else stack.enter_context(log.open("w", encoding="utf-8"))
             self._process = subprocess.Popen(command, cwd=_ROOT, stdout=stream, stderr=stream)
+        if niceness:
+            lower = os.getpriority(os.PRIO_PROCESS, 0) + niceness
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, lower)
 
     def outcome(self) -> Outcome:
         """Waits for the end."""
@@ -173,7 +182,7 @@ def run_layers(arguments: Sequence[str]) -> list[Outcome]:
     if domain is not None:
         os.environ["ROS_DOMAIN_ID"] = domain
     try:
-        outcomes += [run_pytest(layer.name, [str(layer.relative_to(_ROOT)), *arguments]) for layer in others]
+        outcomes += [run_pytest(layer.name, [str(layer.relative_to(_ROOT)), *arguments], _NICENESS) for layer in others]
     finally:
         outcomes.append(beside.outcome())
     heading(f"tests: {system.name}, which ran beside the others")

@@ -169,11 +169,11 @@ class Connection:
 
     def absence(self, seconds: float) -> str:
         """Says in one line that the node is not there, and which ones are."""
-        others = sorted(
-            service.rsplit("/", 1)[0]
-            for service, kinds in self.node.get_service_names_and_types()
-            if "mobilevlm_msgs/srv/Ask" in kinds
-        )
+        try:
+            services = self.node.get_service_names_and_types()
+        except InvalidHandle:  # the caller's node has been destroyed
+            services = []
+        others = sorted(service.rsplit("/", 1)[0] for service, kinds in services if "mobilevlm_msgs/srv/Ask" in kinds)
         instead = f", but there is '{others[0]}'" if others else ""
         return f"there is no node '{self.name}' within {seconds:g} s{instead}: is it running, with the same ROS_DOMAIN_ID?"
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -27,6 +28,8 @@ def spinning(node: Node) -> Iterator[None]:
         while not stop.is_set():
             try:
                 executor.spin_once(timeout_sec=0.5)
+            except InvalidHandle:  # another thread has just destroyed something of the node
+                continue
             except ExternalShutdownException:
                 return
 

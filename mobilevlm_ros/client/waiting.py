@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 from rclpy.executors import Executor, SingleThreadedExecutor
@@ -25,6 +26,9 @@ _SLICE = 0.05
 _FAREWELL = 0.2
 """Seconds that a message needs to leave a process that ends."""
 
+_INTERRUPT = 1.0
+"""Seconds to wait, after ROS 2 was shut down, for a Ctrl-C's KeyboardInterrupt: rclpy's thread for signals may overtake it."""
+
 
 class Waiter:
     """Waits for a node's callbacks. Safe to use from several threads."""
@@ -40,8 +44,12 @@ class Waiter:
 
         Raises:
             ClientUsageError: inside a callback of the node's own executor.
-            VlmError: CANCELLED where ROS 2 is shut down meanwhile.
+            VlmError: CANCELLED where ROS 2 is shut down meanwhile; KeyboardInterrupt where Ctrl-C did that.
         """
+        return self._until(condition, changes, deadline, _INTERRUPT)
+
+    def _until(self, condition: Callable[[], bool], changes: Changes, deadline: float, stay: float) -> bool:
+        """As `until`; where ROS 2 is shut down it stays for so many seconds before it raises."""
         self.refuse_in_callback()
         changed = threading.Event()
         with changes.listening(changed.set):
@@ -50,6 +58,7 @@ class Waiter:
                 if remaining <= 0:
                     return False
                 if not self.is_up():
+                    time.sleep(stay)
                     raise VlmError(ErrorCode.CANCELLED, "ROS 2 was shut down in this process")
                 if self.is_spun():
                     changed.wait(min(remaining, 10 * _SLICE))
@@ -66,10 +75,8 @@ class Waiter:
         """
         if self.is_in_callback():
             return
-        try:
-            self.until(condition, changes, deadline)
-        except VlmError:
-            time.sleep(_FAREWELL)
+        with suppress(VlmError):
+            self._until(condition, changes, deadline, _FAREWELL)
 
     def is_up(self) -> bool:
         """Whether ROS 2 runs still in this process."""

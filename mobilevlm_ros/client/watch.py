@@ -108,6 +108,7 @@ class Watch:
             self._on_message,
             QoSProfile(depth=64),
             callback_group=MutuallyExclusiveCallbackGroup(),
+            event_callbacks=_no_events(),
         )
         threading.Thread(target=self._begin, name="mobilevlm-watch", daemon=True).start()
 
@@ -233,3 +234,12 @@ class Watch:
         pending.add_done_callback(lambda _: ended.set())
         ended.wait()
         return pending.result()
+
+
+def _no_events() -> Any:
+    """Keeps rclpy from waiting for events of a subscription: closing it in another thread could end whoever spins the node."""
+    try:
+        from rclpy.event_handler import SubscriptionEventCallbacks
+    except ImportError:  # Humble
+        from rclpy.qos_event import SubscriptionEventCallbacks
+    return SubscriptionEventCallbacks(use_default_callbacks=False)

@@ -25,6 +25,8 @@ from mobilevlm_ros.ros.dds import profile_variables
 
 _PARAMETERS = ("cameras", "image_transport", "camera_linger", "max_image_age", "use_sim_time", "depth", "picture_geometry")
 _TRANSITIONS = ("configuring", "activating")
+_ASK_AGAIN = 1.0
+"""Seconds after which an answer is taken for lost."""
 _NEXT = {"unconfigured": ("configure", "activate"), "inactive": ("activate",)}
 
 
@@ -43,14 +45,25 @@ class Observer:
         return value
 
     def call(self, kind: type[Any], name: str, request: Any, seconds: float) -> Any:
-        """Calls a service; returns its response, or None where none came within `seconds`."""
+        """Calls a service that changes nothing; returns its response, or None where none came within `seconds`.
+
+        It is asked again while it does not answer: what a node answers to a client that it has not discovered is lost.
+        """
         client = self.node.create_client(kind, name)
+        futures: list[Any] = []
+
+        def answered() -> Any:
+            return next((future for future in futures if future.done()), None)
+
         try:
             if not self.wait(client.service_is_ready, seconds):
                 return None
-            future = client.call_async(request)
-            self.wait(future.done, seconds)
-            return future.result() if future.done() else None
+            end = time.monotonic() + seconds
+            while not answered() and (remaining := end - time.monotonic()) > 0:
+                futures.append(client.call_async(request))
+                self.wait(answered, min(remaining, _ASK_AGAIN))
+            first = answered()
+            return first.result() if first else None
         finally:
             self.node.destroy_client(client)
 
@@ -98,11 +111,18 @@ def examine_graph(name: str, seconds: float) -> Iterator[Group]:
             yield Group("graph", (surroundings(), presence))
             return
         state, lifecycle = lifecycle_check(observer, full_name, seconds)
+        if state != "active":
+            yield Group("graph", (surroundings(), presence, lifecycle))
+            return
+        settings = parameters(observer, full_name, seconds)
+        if not settings:
+            detail = f"{full_name}/get_parameters does not answer within {seconds:g} s, so its cameras cannot be looked at"
+            silence = Check("parameters", Status.FAIL, detail, "see the node's log; a busy machine may need more --seconds")
+            yield Group("graph", (surroundings(), presence, lifecycle, silence))
+            return
         yield Group("graph", (surroundings(), presence, lifecycle))
-        if state == "active":
-            settings = parameters(observer, full_name, seconds)
-            yield from topic_groups(observer, full_name, settings, seconds)
-            yield from depth_groups(observer, full_name, settings, seconds)
+        yield from topic_groups(observer, full_name, settings, seconds)
+        yield from depth_groups(observer, full_name, settings, seconds)
 
 
 def surroundings() -> Check:
@@ -123,7 +143,8 @@ def node_check(observer: Observer, full_name: str, seconds: float) -> Check:
     if others:
         return Check("node", Status.FAIL, detail, f"look at the one that is there: --node {others[0]}")
     same = f"start both with the same ROS_DOMAIN_ID and RMW_IMPLEMENTATION (here: {_where()})"
-    return Check("node", Status.FAIL, detail, f"start it (ros2 launch mobilevlm_ros mobilevlm.launch.py), or {same}")
+    start = "start it (ros2 launch mobilevlm_ros mobilevlm.launch.py)"
+    return Check("node", Status.FAIL, detail, f"{start}, or {same}; a busy machine may need more --seconds")
 
 
 def lifecycle_check(observer: Observer, full_name: str, seconds: float) -> tuple[str, Check]:

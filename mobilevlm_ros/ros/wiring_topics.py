@@ -30,6 +30,8 @@ KINDS: dict[str, type[Image] | type[CompressedImage]] = {
     COMPRESSED: CompressedImage,
 }
 _SUFFIX = "/compressed"
+_UNNAMED = "_NODE_NAME_UNKNOWN_"
+"""What the middleware calls a node whose name it has not learned yet."""
 _WATCH_SECONDS = 1.0
 """How long a topic is watched after its first picture, for its rate and its losses."""
 
@@ -89,7 +91,7 @@ def _topic_checks(look: _Look, camera: CameraTopic) -> Iterator[Check]:
     observer, settings, topic, kind, seconds = look.observer, look.settings, camera.name, camera.kind, look.seconds
     if camera.is_idle:
         yield idle_check(settings)
-    publishers = observer.node.get_publishers_info_by_topic(topic)
+    publishers = _publishers(observer, topic, seconds)
     if not publishers:
         yield _no_publisher(look, topic)
         return
@@ -111,6 +113,16 @@ def _topic_checks(look: _Look, camera: CameraTopic) -> Iterator[Check]:
     yield stamp_check(pictures, float(settings.get("max_image_age") or 1.0))
     if len(right) == 1:
         yield losses_check(pictures)
+
+
+def _publishers(observer: Observer, topic: str, seconds: float) -> list[Any]:
+    """Who publishes a topic, as soon as each has told its node's name, which comes after the topic."""
+
+    def have_names() -> bool:
+        return all(info.node_name != _UNNAMED for info in observer.node.get_publishers_info_by_topic(topic))
+
+    observer.wait(have_names, seconds)
+    return list(observer.node.get_publishers_info_by_topic(topic))
 
 
 def _no_publisher(look: _Look, topic: str) -> Check:

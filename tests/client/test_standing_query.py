@@ -13,7 +13,7 @@ from mobilevlm_msgs.msg import StandingQuery
 from rclpy.context import Context
 from rclpy.node import Node
 
-from mobilevlm_ros.client import Publish
+from mobilevlm_ros.client import VLM, Publish
 from mobilevlm_ros.client.watch import standing_query
 
 
@@ -42,3 +42,11 @@ def test_a_query_takes_what_was_wished_and_leaves_the_rest_to_the_node(node: Nod
 def test_frames_take_the_place_of_seconds(node: Node) -> None:
     query = standing_query(node, StandingQuery.GROUND, "the mug", 1.0, frames=10)
     assert (query.frames, query.period.sec, query.period.nanosec) == (10, 0, 0)
+
+
+def test_a_watch_leaves_nothing_in_the_executor_that_its_end_in_another_thread_could_pull_from_under_it(node: Node) -> None:
+    client = VLM(node, "nobody", connect_timeout=0.1)
+    before = list(node.waitables)
+    watch = client.watch("Is it open?")
+    assert list(node.waitables) == before
+    watch.close()

@@ -77,6 +77,12 @@ class TestLayers:
         outcome = run_tests.run_pytest("mixed", [str(mixed)])
         assert (outcome.passed, outcome.failed, outcome.skipped) == (1, 1, 1)
 
+    def test_layers_beside_the_system_tests_have_a_lower_priority(self, tmp_path: Path) -> None:
+        telling = tmp_path / "test_telling.py"
+        lower = os.getpriority(os.PRIO_PROCESS, 0) + 3
+        telling.write_text(f"import os\n\ndef test_it():\n    assert os.getpriority(os.PRIO_PROCESS, 0) == {min(lower, 19)}\n")
+        assert run_tests.run_pytest("telling", [str(telling)], niceness=3).passed == 1
+
     def test_the_summary_ends_with_the_totals(self) -> None:
         text = run_tests.summary([Outcome("runtime", 1.5, passed=3, skipped=1), Outcome("ros", 2.0, passed=2, failed=1)])
         assert text.splitlines()[-1] == "5 passed, 1 failed, 1 skipped"

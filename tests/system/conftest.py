@@ -26,6 +26,16 @@ os.environ.update(profile_variables(os.environ))
 
 END_TOKEN = 2
 
+LIMIT = 300.0
+"""Seconds that a test may take with its fixtures, where it does not say: time for several waits on a slow and busy machine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives the tests of this folder their time limit."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(LIMIT))
+
 
 @pytest.fixture(scope="session")
 def random_package(tmp_path_factory: pytest.TempPathFactory) -> Path:

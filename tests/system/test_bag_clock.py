@@ -20,7 +20,7 @@ from mobilevlm_ros.client import VLM
 from mobilevlm_ros.demo.player import Recorded, read, restamped
 from mobilevlm_ros.demo.run import BAG
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
-from tests.system.graph import Process, fails, running_node, until
+from tests.system.graph import PATIENCE, Caller, Process, fails, running_node, until
 
 NAME = "bag_vlm"
 BEGAN_NS = 1_600_000_000_000_000_000
@@ -67,7 +67,7 @@ def node(nano_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def vlm(tester: Node, node: Process) -> VLM:
-    return VLM(tester, NAME, connect_timeout=30.0)
+    return VLM(tester, NAME, connect_timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def playback(tester: Node, vlm: VLM) -> Playback:
         playback.show()
         return answered(vlm) is not None
 
-    until(answers, 30.0)
+    until(answers)
     return playback
 
 
@@ -115,7 +115,7 @@ def test_next_is_after_now_on_the_bags_clock(vlm: VLM, playback: Playback) -> No
     before = playback.show()
     until(lambda: answered(vlm) == before)
     found: list[Header | None] = []
-    asking = threading.Thread(target=lambda: found.append(answered(vlm, frame_policy=NEXT, timeout=20.0)))
+    asking = threading.Thread(target=lambda: found.append(answered(vlm, frame_policy=NEXT, timeout=PATIENCE)))
     asking.start()
     asking.join(0.5)
     assert asking.is_alive()
@@ -124,7 +124,7 @@ def test_next_is_after_now_on_the_bags_clock(vlm: VLM, playback: Playback) -> No
     assert asking.is_alive()
     playback.tell_time(0.1)
     after = playback.show()
-    asking.join(10.0)
+    asking.join(PATIENCE)
     assert found == [after]
 
 
@@ -140,12 +140,10 @@ def _reliability(tester: Node, topic: str) -> QoSReliabilityPolicy:
 
 
 def _parameter(tester: Node, name: str) -> Any:
-    client = tester.create_client(GetParameters, f"/{NAME}/get_parameters")
-    assert client.wait_for_service(10.0)
-    future = client.call_async(GetParameters.Request(names=[name]))
-    until(future.done)
-    tester.destroy_client(client)
-    return parameter_value_to_python(future.result().values[0])
+    get = Caller(tester, GetParameters, f"/{NAME}/get_parameters")
+    value = parameter_value_to_python(get(GetParameters.Request(names=[name])).values[0])
+    get.close()
+    return value
 
 
 def test_a_camera_is_listened_to_as_sensor_data_one_deep(vlm: VLM, playback: Playback, tester: Node) -> None:

@@ -17,7 +17,7 @@ from mobilevlm_ros.demo import truth
 from mobilevlm_ros.demo.player import read, restamped
 from mobilevlm_ros.demo.run import BAG
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
-from tests.system.graph import Camera, Process, running_node, until
+from tests.system.graph import PATIENCE, Camera, Process, running_node, until
 from tests.system.nano_answers import EXPECTED, LABELS, boxes
 
 NAME = "replay_vlm"
@@ -52,7 +52,7 @@ class Replay:
             self._camera.publisher.publish(restamped(self._pictures[number], stamp))
             return self._newest() == header
 
-        until(seen, 30.0)
+        until(seen)
         self._shown = number
 
     def _newest(self) -> Header | None:
@@ -67,7 +67,7 @@ class Replay:
 
 @pytest.fixture(scope="module")
 def vlm(tester: Node, node: Process) -> VLM:
-    return VLM(tester, NAME, connect_timeout=30.0)
+    return VLM(tester, NAME, connect_timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")

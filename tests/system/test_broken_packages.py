@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 
 from mobilevlm_ros.client import VLM
 from mobilevlm_ros.runtime.errors import ErrorCode
-from tests.system.graph import Camera, Listener, Process, fails, running_node, until, until_seen
+from tests.system.graph import Caller, Camera, Listener, Process, fails, running_node, until_seen
 
 NAME = "unlucky_vlm"
 
@@ -32,14 +32,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 @pytest.fixture(scope="module")
 def call(tester: Node, node: Process) -> Callable[[type[Any], str, Any], Any]:
-    clients: dict[str, Any] = {}
+    callers: dict[str, Caller] = {}
 
     def make(kind: type[Any], name: str, request: Any) -> Any:
-        client = clients.setdefault(name, tester.create_client(kind, f"{NAME}/{name}"))
-        assert client.wait_for_service(30.0)
-        future = client.call_async(request)
-        until(future.done, 30.0)
-        return future.result()
+        if name not in callers:
+            callers[name] = Caller(tester, kind, f"/{NAME}/{name}")
+        return callers[name](request)
 
     return make
 

@@ -14,7 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from mobilevlm_ros.client import VLM, Answer, AsyncVLM, ClientUsageError, ErrorCode, Pending, VlmError, spinning
-from tests.system.graph import Listener, Served, serving, until
+from tests.system.graph import PATIENCE, SOON, Caller, Listener, Served, is_taken_back, serving, until
 
 NAME = "async_vlm"
 LONG = 1500
@@ -43,7 +43,7 @@ def client(own: Node) -> Iterator[AsyncVLM]:
 
 def test_questions_are_asked_side_by_side_in_asyncio(client: AsyncVLM) -> None:
     async def ask() -> list[int]:
-        await client.ready(20.0)
+        await client.ready(PATIENCE)
         answers = await asyncio.gather(*(client.ask("What is it?", max_tokens=count) for count in (3, 5, 7)))
         return [answer.info.answer_tokens for answer in answers]
 
@@ -61,7 +61,7 @@ def test_the_loop_goes_on_while_an_answer_comes(client: AsyncVLM) -> None:
                 await asyncio.sleep(0.001)
 
         ticking = asyncio.create_task(tick())
-        stream = client.chat("Tell me more.", max_tokens=200)
+        stream = client.chat("Tell me more.", max_tokens=600)
         text = "".join([piece async for piece in stream])
         ticking.cancel()
         assert stream.answer
@@ -69,7 +69,7 @@ def test_the_loop_goes_on_while_an_answer_comes(client: AsyncVLM) -> None:
 
     text, whole, ticks = asyncio.run(chat())
     assert text == whole
-    assert ticks > 10
+    assert ticks > 3
 
 
 @pytest.mark.parametrize("how", ["break", "cancel"])
@@ -89,8 +89,12 @@ def test_leaving_the_loop_takes_the_message_back(client: AsyncVLM, tester: Node,
             reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
 
-    asyncio.run(leave())
-    assert heard.first(lambda message: message.question == question).error_code == ErrorCode.CANCELLED
+    def code() -> int:
+        heard.messages.clear()
+        asyncio.run(leave())
+        return int(heard.first(lambda message: message.question == question).error_code)
+
+    assert is_taken_back(code)
 
 
 def test_a_request_that_fails_raises_where_it_is_awaited(client: AsyncVLM) -> None:
@@ -112,8 +116,16 @@ def test_a_node_that_is_not_there_fails_what_is_awaited_in_time(own: Node) -> No
     started = time.monotonic()
     with spinning(own):
         errors = asyncio.run(ask())
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < SOON
     assert [error.code for error in errors if isinstance(error, VlmError)] == [ErrorCode.NOT_ACTIVE] * 3
+
+
+def test_a_request_of_a_node_that_is_destroyed_meanwhile_fails(tester: Node) -> None:
+    own = Node("short_lived", context=tester.context, use_global_arguments=False)
+    pending = AsyncVLM(own, "nobody", connect_timeout=0.5).ask("Are you there?")
+    own.destroy_node()
+    until(pending.done, SOON)
+    assert pending.error and pending.error.code is ErrorCode.NOT_ACTIVE
 
 
 def test_a_coroutine_callback_of_a_single_threaded_executor_may_await_and_stream(own: Node, tester: Node) -> None:
@@ -125,11 +137,10 @@ def test_a_coroutine_callback_of_a_single_threaded_executor_may_await_and_stream
         response.available = [answer.text, *pieces]
         return response
 
-    own.create_service(ListModels, "/ask_for_me", answer)
-    asking = tester.create_client(ListModels, "/ask_for_me")
+    own.create_service(ListModels, "/own/ask_for_me", answer)
     with spinning(own):
-        assert asking.wait_for_service(10.0)
-        assert len(until(asking.call_async(ListModels.Request()).result).available) > 2
+        ask = Caller(tester, ListModels, "/own/ask_for_me")
+        assert len(ask(ListModels.Request()).available) > 2
 
 
 def test_a_request_calls_back_when_it_has_ended(client: AsyncVLM) -> None:
@@ -185,7 +196,7 @@ def test_a_request_that_nobody_answers_ends_without_being_looked_at(own: Node) -
     client = AsyncVLM(own, NAME, connect_timeout=0.2)
     pending = client.ask("What is it?", timeout=0.1)
     pending.add_done_callback(lambda done: ended.append(done.error))
-    (error,) = until(lambda: ended, 15.0)
+    (error,) = until(lambda: ended)
     assert error and error.code is ErrorCode.DEADLINE_EXCEEDED
     assert "the executor of the node 'own' is not spinning" in error.message
     executor.shutdown()

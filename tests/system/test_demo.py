@@ -136,13 +136,13 @@ def test_a_picture_that_is_not_there_is_told_before_anything_starts(demo: Demo) 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_every_process(demo: Demo, random_package: Path, number: int) -> None:
     process = demo.start("--model", random_package)
-    until(lambda: len(demo.left_over()) == 3, 30.0)
+    until(lambda: len(demo.left_over()) == 3)
     assert process.stdout
     for line in process.stdout:
         if line.startswith("  node"):
             break
     os.kill(process.pid, number)
-    output, _ = process.communicate(timeout=30.0)
+    output, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert demo.left_over() == []

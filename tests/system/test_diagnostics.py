@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 
 from mobilevlm_ros.client import VLM
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
-from tests.system.graph import BACKEND, Camera, Listener, Process, fails, running_node, until, until_seen
+from tests.system.graph import BACKEND, PATIENCE, Camera, Listener, Process, fails, running_node, until, until_seen
 
 NAME = "diagnosed_vlm"
 
@@ -46,7 +46,7 @@ def _next(diagnostics: Listener, what: str, **fields: Any) -> dict[str, str]:
 
 def test_a_serving_node_tells_its_state_model_backend_and_times(diagnostics: Listener, tester: Node) -> None:
     camera = Camera(tester, "image")
-    vlm = VLM(tester, NAME, connect_timeout=30.0)
+    vlm = VLM(tester, NAME, connect_timeout=PATIENCE)
     until_seen(vlm, camera)
     with camera.streaming(20.0):
         vlm.ask("What is it?")
@@ -56,8 +56,12 @@ def test_a_serving_node_tells_its_state_model_backend_and_times(diagnostics: Lis
         assert float(values["last decode ms"]) > 0
         assert float(values["memory MiB"]) > 20
         _next(diagnostics, "camera camera", level=DiagnosticStatus.OK)
-        values = _next(diagnostics, "camera camera", level=DiagnosticStatus.OK)
-        assert 10.0 < float(values["rate Hz"]) < 30.0
+
+        def rate_is_told() -> bool:
+            values.update(_next(diagnostics, "camera camera", level=DiagnosticStatus.OK))
+            return 10.0 < float(values["rate Hz"]) < 30.0
+
+        until(rate_is_told)  # where the machine is busy for a moment, so is this test's camera
         assert values["topics"] == "/image"
 
 

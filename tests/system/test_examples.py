@@ -14,7 +14,7 @@ from std_msgs.msg import String
 
 from mobilevlm_ros.client import VLM, FramePolicy
 from mobilevlm_ros.demo.run import BAG
-from tests.system.graph import Listener, Process, running_node, until
+from tests.system.graph import PATIENCE, Listener, Process, running_node, until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TOPIC = "/camera/image_raw"
@@ -30,9 +30,9 @@ def vlm(tester: Node, nano_package: Path, tmp_path_factory: pytest.TempPathFacto
     try:
         with running_node("mobilevlm", folder / "node.log", remap, model=nano_package, cameras=("front", "rear")):
             client = VLM(tester)
-            client.wait_until_ready(30.0)
+            client.wait_until_ready(PATIENCE)
             for camera in ("front", "rear"):
-                client.ask("Is somebody there?", camera=camera, frame_policy=FramePolicy.NEXT, timeout=30.0)
+                client.ask("Is somebody there?", camera=camera, frame_policy=FramePolicy.NEXT, timeout=PATIENCE)
             yield client
     finally:
         player.stop()
@@ -40,7 +40,7 @@ def vlm(tester: Node, nano_package: Path, tmp_path_factory: pytest.TempPathFacto
 
 def run(name: str, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(EXAMPLES / name), *arguments]
-    return subprocess.run(command, input=typed, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, input=typed, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_the_demos_camera_publishes_each_topic_once(vlm: VLM, tester: Node) -> None:
@@ -74,7 +74,7 @@ def test_what_is_heard_is_answered_aloud_and_other_peoples_answers_are_not(vlm: 
         return bool(said.messages)
 
     try:
-        until(is_answered, 20.0)  # an answer before the node has discovered the voice is lost
+        until(is_answered)  # an answer before the node has discovered the voice is lost
         vlm.ask("What color is the cube?")
         done = run("terminal_speech.py", typed="What color is the ball?\n\nWhat shape is the red object?\n")
     finally:

@@ -30,7 +30,7 @@ from mobilevlm_ros.ros.serving import LOST_MODEL
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.package import ModelPackage
 from mobilevlm_ros.runtime.tokenizer import Tokenizer
-from tests.system.graph import Camera, Listener, Process, fails, node_command, picture, until
+from tests.system.graph import PATIENCE, Caller, Camera, Listener, Process, fails, node_command, picture, until
 from tests.system.launch_recorder import Launched, record
 
 NAME = "failing_vlm"
@@ -76,8 +76,8 @@ def camera(tester: Node, node: Process) -> Camera:
 
 @pytest.fixture(scope="module")
 def vlm(tester: Node, camera: Camera, scene: np.ndarray) -> VLM:
-    client = VLM(tester, NAME, connect_timeout=30.0)
-    until(lambda: _answers_rightly(client, camera, scene), 30.0)
+    client = VLM(tester, NAME, connect_timeout=PATIENCE)
+    until(lambda: _answers_rightly(client, camera, scene))
     return client
 
 
@@ -186,16 +186,12 @@ def test_a_box_without_an_inside_is_no_grounding_and_its_words_are_kept(
     vlm: VLM, camera: Camera, scene: np.ndarray, plan: Path, nano_package: Path, tester: Node
 ) -> None:
     until(lambda: _answers_rightly(vlm, camera, scene))
+    ground = Caller(tester, Ground, f"/{NAME}/ground")
     words = "[0.90, 0.90, 0.10, 0.10]"
     plan.write_text(" ".join(map(str, ("say", *_tokenizer(nano_package).encode(words)))))
-    client = tester.create_client(Ground, f"{NAME}/ground")
-    assert client.wait_for_service(10.0)
-    future = client.call_async(Ground.Request(expression="the ball"))
-    until(future.done)
-    response = future.result()
+    response = ground(Ground.Request(expression="the ball"))
     assert response.error_code == ErrorCode.NO_GROUNDING
     assert (list(response.result.regions), response.result.text) == ([], words)
-    tester.destroy_client(client)
     assert vlm.ground("the ball").regions
 
 
@@ -213,11 +209,11 @@ class Robot:
         self._scene = scene
         self._camera = Camera(tester, f"/{name}/image")
         # Until DDS has given an ended process up, its requests may go nowhere: hence the time-out.
-        self.vlm = VLM(tester, f"/{name}/mobilevlm", timeout=10.0, connect_timeout=30.0)
+        self.vlm = VLM(tester, f"/{name}/mobilevlm", timeout=10.0, connect_timeout=PATIENCE)
 
     def serves(self) -> None:
         """Waits until it answers rightly."""
-        until(lambda: _answers_rightly(self.vlm, self._camera, self._scene), 40.0)
+        until(lambda: _answers_rightly(self.vlm, self._camera, self._scene))
 
 
 @pytest.fixture
@@ -237,13 +233,11 @@ def robot(tester: Node, tmp_path: Path, scene: np.ndarray) -> Iterator[Callable[
 def test_a_model_that_hangs_ends_its_requests_and_its_process_which_is_started_again(
     robot: Callable[..., Robot], heard: Listener, tmp_path: Path, tester: Node
 ) -> None:
-    plan, words = tmp_path / "plan", "made no progress for 1 s"
+    plan, words = tmp_path / "plan", "made no progress for 2 s"
     hurt = robot("hurt", plan)
-    client = tester.create_client(SetParameters, "/hurt/mobilevlm/set_parameters")
-    assert client.wait_for_service(10.0)
-    change = client.call_async(SetParameters.Request(parameters=[Parameter("hang_timeout", value=1.0).to_parameter_msg()]))
-    until(change.done)
-    assert change.result().results[0].successful
+    change = Caller(tester, SetParameters, "/hurt/mobilevlm/set_parameters")
+    request = SetParameters.Request(parameters=[Parameter("hang_timeout", value=2.0).to_parameter_msg()])
+    assert change(request).results[0].successful
     heard.messages.clear()
     plan.write_text("decode hangs")
     with ThreadPoolExecutor(3) as pool:
@@ -251,7 +245,7 @@ def test_a_model_that_hangs_ends_its_requests_and_its_process_which_is_started_a
             asked.result()
     heard.first(lambda array: _find(array, "hurt/mobilevlm", DiagnosticStatus.ERROR, words) is not None)
     first = hurt.launched.processes[0]
-    assert first.wait(20.0) == LOST_MODEL, first.log
+    assert first.wait() == LOST_MODEL, first.log
     assert sum(words in line for line in first.log.splitlines() if "[FATAL]" in line) == 1
     assert "faulty_node.py" in first.log  # where it hangs
     hurt.serves()

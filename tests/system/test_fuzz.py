@@ -30,7 +30,7 @@ from mobilevlm_ros.demo.run import BAG
 from mobilevlm_ros.ros.annotate import image_message
 from mobilevlm_ros.ros.camera import Snapshot
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
-from tests.system.graph import Camera, Process, picture, running_node, until
+from tests.system.graph import PATIENCE, Camera, Process, be_known, picture, running_node, until
 from tests.system.usage import Usage
 
 NAME = "fuzz_vlm"
@@ -40,7 +40,7 @@ MEMORY_GROWTH = 48.0
 """MB that the process may grow after its warm-up. It is seen to grow by some 12: ONNX Runtime's memory until the longest prompt
 has come, the results of chat goals, which are kept for a minute, and the gaps that strings of 100 kB leave in the C library's."""
 IN_FLIGHT = 6
-ANSWER_SECONDS = 20.0
+ANSWER_SECONDS = PATIENCE
 KNOWN = ("rgb8", "bgr8", "mono8", "mono16", "16UC1", "32FC1", "yuv422", "nv12", "bayer_rggb8")
 ENCODINGS = (*KNOWN, "RGB8", "8UC99", "", "🤖ß", "a" * 5000)
 SIZES = (0, 1, 2, 7, 64, 65_536, 2**31, 2**32 - 1)
@@ -157,7 +157,8 @@ class Target:
             kind.Request: tester.create_client(kind, f"{NAME}/{name}", qos_profile=deep, callback_group=group)
             for kind, name in names.items()
         }
-        assert all(client.wait_for_service(30.0) for client in self._clients.values())
+        until(lambda: all(client.service_is_ready() for client in self._clients.values()))
+        be_known(tester, f"/{NAME}")
         until(lambda: self._front.get_subscription_count() and self._side.get_subscription_count())
         self._vlm = VLM(tester, NAME)
         self._whole = whole

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from mobilevlm_ros.client import VLM
 from mobilevlm_ros.doctor.models import PICTURE, QUESTION, RIGHT
 from mobilevlm_ros.pictures.files import read_picture
-from tests.system.graph import ON_SIMULATED_TENSORRT, Camera, running_node, until, until_seen
+from tests.system.graph import ON_SIMULATED_TENSORRT, PATIENCE, Camera, running_node, until, until_seen
 
 PRESET = Path(__file__).resolve().parents[2] / "config" / "presets" / "jetson.yaml"
 
@@ -23,7 +23,7 @@ def test_the_model_that_ships_answers_from_tensorrt_with_the_preset(tester: Node
     with running_node("jetson_vlm", log, ["image:=/jetson/image"], program=ON_SIMULATED_TENSORRT, **parameters) as node:
         camera = Camera(tester, "/jetson/image")
         vlm = VLM(tester, "jetson_vlm")
-        vlm.wait_until_there(30.0)
+        vlm.wait_until_there(PATIENCE)
         until_seen(vlm, camera)
         header = camera.show(np.asarray(read_picture(PICTURE).pixels))
         until(lambda: vlm.ask("Which?", max_tokens=1).info.header == header)

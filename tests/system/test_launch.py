@@ -21,7 +21,7 @@ from mobilevlm_ros.demo.run import BAG
 from mobilevlm_ros.ros.camera import stamp_ns
 from mobilevlm_ros.ros.dds import VARIABLES
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
-from tests.system.graph import Camera, fails, until, until_seen
+from tests.system.graph import PATIENCE, Caller, Camera, fails, until, until_seen
 from tests.system.launch_recorder import Launched, record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def test_the_large_image_profile_is_set_unless_the_user_has_one(monkeypatch: pyt
 def test_the_launched_node_answers(random_package: Path, tmp_path: Path, tester: Node) -> None:
     (node,) = record(LAUNCH_FILE, model=str(random_package), namespace="robot", image="/launched/image_raw").nodes
     with Launched(node, tmp_path) as launched:
-        vlm = VLM(tester, "/robot/mobilevlm", connect_timeout=30.0)
+        vlm = VLM(tester, "/robot/mobilevlm", connect_timeout=PATIENCE)
         until_seen(vlm, Camera(tester, "/launched/image_raw"))
         launched.processes[0].send(signal.SIGINT)
         assert launched.processes[0].wait() == 0
@@ -78,7 +78,7 @@ def test_one_model_serves_the_cameras_that_are_named(random_package: Path, tmp_p
         LAUNCH_FILE, model=str(random_package), namespace="many", preset="cpu", cameras="left=/l/image_raw, right=/r/image_raw"
     ).nodes
     with Launched(node, tmp_path):
-        vlm = VLM(tester, "/many/mobilevlm", connect_timeout=30.0)
+        vlm = VLM(tester, "/many/mobilevlm", connect_timeout=PATIENCE)
         for name, topic in (("left", "/l/image_raw"), ("right", "/r/image_raw")):
             camera = Camera(tester, topic)
             camera.wait_for_listener()
@@ -124,14 +124,11 @@ def test_a_node_without_autostart_is_brought_up_by_its_lifecycle(nano_package: P
         LAUNCH_FILE, model=str(nano_package), namespace="low", preset="cpu", autostart="false", log_level="warn"
     ).nodes  # fmt: skip
     with Launched(node, tmp_path) as launched:
-        change = tester.create_client(ChangeState, "/low/mobilevlm/change_state")
-        assert change.wait_for_service(30.0)
-        vlm = VLM(tester, "/low/mobilevlm", connect_timeout=30.0)
+        change = Caller(tester, ChangeState, "/low/mobilevlm/change_state")
+        vlm = VLM(tester, "/low/mobilevlm", connect_timeout=PATIENCE)
         fails(vlm.list_models, ErrorCode.NOT_ACTIVE)
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            future = change.call_async(ChangeState.Request(transition=Transition(id=transition)))
-            until(future.done, 30.0)
-            assert future.result().success, launched.log
+            assert change(ChangeState.Request(transition=Transition(id=transition))).success, launched.log
         assert vlm.list_models().active
         assert "[INFO]" not in launched.log
 
@@ -141,7 +138,7 @@ def test_a_bag_is_played_with_its_own_clock_and_asked_about(nano_package: Path, 
     (node,), (play,) = recording.nodes, recording.processes
     assert play.cmd == ["ros2", "bag", "play", "/bags/kitchen", "--clock", "--delay", "5.0"]
     with Launched(node, tmp_path):
-        vlm = VLM(tester, "/replay/mobilevlm", connect_timeout=30.0)
+        vlm = VLM(tester, "/replay/mobilevlm", connect_timeout=PATIENCE)
         # ros2 bag is not to be had here, so this plays the bag: pictures with the stamps of their time, which is the clock's.
         clock = tester.create_publisher(Clock, "/clock", 10)
         pictures = tester.create_publisher(CompressedImage, "/camera/image_raw/compressed", 1)

@@ -11,7 +11,10 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import pytest
+from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from mobilevlm_msgs.msg import RequestOptions
+from mobilevlm_msgs.srv import Ask
 from PIL import Image as PillowImage
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
@@ -22,7 +25,7 @@ from mobilevlm_ros.cli import main
 from mobilevlm_ros.client import VLM
 from mobilevlm_ros.ros.camera import FIRST_PICTURE_SECONDS
 from mobilevlm_ros.runtime.errors import ErrorCode
-from tests.system.graph import Camera, Listener, Process, fails, picture, running_node, until
+from tests.system.graph import PATIENCE, SOON, Caller, Camera, Listener, Process, fails, picture, running_node, until
 
 NAME = "lazy_vlm"
 LINGER = 0.6
@@ -41,8 +44,8 @@ def node(random_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(scope="module")
 def vlm(tester: Node, node: Process) -> VLM:
     client = VLM(tester, NAME)
-    client.wait_until_there(30.0)
-    until(lambda: "listens on /rear/image" in node.log, 30.0)
+    client.wait_until_there(PATIENCE)
+    until(lambda: "listens on /rear/image" in node.log)
     return client
 
 
@@ -73,9 +76,10 @@ def test_nobody_listens_to_a_camera_that_nobody_asks_about(vlm: VLM, front: Came
 def test_a_question_opens_its_camera_alone_and_waits_for_its_first_picture(vlm: VLM, front: Camera, rear: Camera) -> None:
     idle(front, rear)
     with front.streaming(), rear.streaming():
-        asked = front.header()
+        asked, began = front.header(), time.monotonic()
         answer = vlm.ask("What is it?", camera="front")
-        assert (listeners(front), listeners(rear)) == (1, 0)
+        assert listeners(rear) == 0
+        assert listeners(front) == 1 or time.monotonic() - began >= LINGER
     stamp = answer.info.header.stamp
     assert (stamp.sec, stamp.nanosec) > (asked.stamp.sec, asked.stamp.nanosec)
 
@@ -83,10 +87,11 @@ def test_a_question_opens_its_camera_alone_and_waits_for_its_first_picture(vlm: 
 def test_the_camera_is_left_when_its_linger_is_over_and_not_before(vlm: VLM, front: Camera) -> None:
     with front.streaming():
         for _ in range(4):
+            began = time.monotonic()
             vlm.ask("What is it?", camera="front")
             time.sleep(LINGER / 3)
-            assert listeners(front) == 1
-        until(lambda: not listeners(front), LINGER + 3.0)
+            assert listeners(front) == 1 or time.monotonic() - began >= LINGER
+        until(lambda: not listeners(front))
 
 
 def test_the_next_picture_of_an_idle_camera_can_be_asked_for(vlm: VLM, front: Camera) -> None:
@@ -97,16 +102,19 @@ def test_the_next_picture_of_an_idle_camera_can_be_asked_for(vlm: VLM, front: Ca
 
 def test_a_camera_that_sends_nothing_is_no_image_long_before_the_deadline(vlm: VLM) -> None:
     start = time.monotonic()
-    fails(lambda: vlm.ask("What is it?", camera="silent", timeout=30.0), ErrorCode.NO_IMAGE, "silent")
-    assert FIRST_PICTURE_SECONDS - 0.5 < time.monotonic() - start < FIRST_PICTURE_SECONDS + 3.0
+    fails(lambda: vlm.ask("What is it?", camera="silent", timeout=PATIENCE), ErrorCode.NO_IMAGE, "silent")
+    assert FIRST_PICTURE_SECONDS - 0.5 < time.monotonic() - start < FIRST_PICTURE_SECONDS + SOON
 
 
 def test_the_wait_for_the_first_picture_ends_with_the_deadline(vlm: VLM, tester: Node) -> None:
     silent = Camera(tester, "/silent/image")
+    ask = Caller(tester, Ask, f"/{NAME}/ask")  # unlike `VLM` it has no deadline of its own
+    options = RequestOptions(camera="silent", timeout=Duration(nanosec=500_000_000))
     idle(silent)
     start = time.monotonic()
-    fails(lambda: vlm.ask("What is it?", camera="silent", timeout=0.5), ErrorCode.NO_IMAGE)
-    assert time.monotonic() - start < 2.0
+    assert ask(Ask.Request(question="What is it?", options=options)).error_code == ErrorCode.NO_IMAGE
+    assert time.monotonic() - start < FIRST_PICTURE_SECONDS
+    ask.close()
     tester.destroy_publisher(silent.publisher)
 
 
@@ -162,20 +170,18 @@ def test_an_idle_camera_is_in_order_for_diagnostics_and_doctor(vlm: VLM, tester:
         assert {check["status"] for check in found.values()} == {"PASS"}, found
         assert {"listening", "QoS", "encoding", "stamps"} <= set(found)
         assert "idle" in found["listening"]["detail"]
-        assert (listeners(front), listeners(rear)) == (0, 0)
+        for topic in ("/front/image", "/rear/image"):
+            assert NAME not in [info.node_name for info in tester.get_subscriptions_info_by_topic(topic)]
         assert next(c for c in checks if c["group"] == "/silent/image" and c["name"] == "publisher")["status"] == "FAIL"
 
 
 def test_with_a_linger_of_0_a_camera_stays_listened_to(vlm: VLM, tester: Node, front: Camera) -> None:
-    client = tester.create_client(SetParameters, f"/{NAME}/set_parameters")
+    change = Caller(tester, SetParameters, f"/{NAME}/set_parameters")
 
     def set_linger(seconds: float) -> None:
         value = Parameter("camera_linger", value=seconds).to_parameter_msg()
-        future = client.call_async(SetParameters.Request(parameters=[value]))
-        until(future.done)
-        assert future.result().results[0].successful
+        assert change(SetParameters.Request(parameters=[value])).results[0].successful
 
-    assert client.wait_for_service(10.0)
     set_linger(0.0)
     with front.streaming():
         vlm.ask("What is it?", camera="front")
@@ -183,7 +189,7 @@ def test_with_a_linger_of_0_a_camera_stays_listened_to(vlm: VLM, tester: Node, f
         assert listeners(front) == 1
         set_linger(LINGER)
         idle(front)
-    tester.destroy_client(client)
+    change.close()
 
 
 def test_nothing_of_this_was_a_fault_of_the_node(vlm: VLM, node: Process) -> None:

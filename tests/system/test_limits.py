@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +9,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticArray
 from mobilevlm_msgs.msg import RequestOptions
+from mobilevlm_msgs.srv import Ask
+from rcl_interfaces.srv import GetParameters
 from rclpy.node import Node
 
 from mobilevlm_ros.client import VLM, ChatStream
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
-from tests.system.graph import Camera, Listener, Process, fails, running_node, until_seen
+from tests.system.graph import PATIENCE, SOON, Caller, Camera, Listener, Process, fails, running_node, until, until_seen
 
 NAME = "limits_vlm"
 LONG = 1800
@@ -33,11 +35,16 @@ def node(random_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="module")
-def vlm(tester: Node, node: Process) -> VLM:
+def camera(tester: Node, node: Process) -> Camera:
     camera = Camera(tester, "image")
     camera.wait_for_listener()
+    return camera
+
+
+@pytest.fixture(scope="module")
+def vlm(tester: Node, camera: Camera) -> VLM:
     client = VLM(tester, NAME)
-    client.wait_until_there(30.0)
+    client.wait_until_there(PATIENCE)
     until_seen(client, camera)
     return client
 
@@ -50,7 +57,11 @@ def diagnostics(tester: Node, node: Process) -> Listener:
 def _occupy(vlm: VLM, diagnostics: Listener, stack: ExitStack) -> None:
     """Fills the row's and the queue's place with requests that wait for a picture, and waits until both are inside."""
     for message in ("What comes?", "And then?"):
-        stack.enter_context(vlm.chat(message, frame_policy=NEXT, timeout=20.0))
+        stack.enter_context(vlm.chat(message, frame_policy=NEXT, timeout=PATIENCE))
+    _wait_until_both_are_inside(diagnostics)
+
+
+def _wait_until_both_are_inside(diagnostics: Listener) -> None:
     diagnostics.messages.clear()
     diagnostics.first(lambda array: {value.key: value.value for value in array.status[0].values}["requests inside"] == "2")
 
@@ -66,7 +77,7 @@ def test_one_request_too_many_is_busy_at_once(vlm: VLM, diagnostics: Listener) -
         _occupy(vlm, diagnostics, stack)
         started = time.monotonic()
         fails(lambda: vlm.ask("Me too?"), ErrorCode.BUSY)
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < SOON
     assert vlm.ask("And now?").error_code == ErrorCode.NONE
 
 
@@ -84,49 +95,46 @@ def test_many_at_once_are_answered_or_told_that_the_node_is_busy(vlm: VLM) -> No
     assert codes.count(ErrorCode.NONE) >= 2
 
 
-def test_a_deadline_ends_a_request_that_waits(vlm: VLM) -> None:
+def test_a_deadline_ends_a_request_that_waits(vlm: VLM, tester: Node) -> None:
+    ask = Caller(tester, Ask, f"/{NAME}/ask")  # unlike `VLM` it has no deadline of its own
+    options = RequestOptions(timeout=Duration(nanosec=200_000_000))
     with ExitStack() as stack:
         stack.enter_context(first := vlm.chat("Tell me a long story.", max_tokens=LONG))
         next(iter_without_closing(first))
         started = time.monotonic()
-        fails(lambda: vlm.ask("Quickly?", timeout=0.2), ErrorCode.DEADLINE_EXCEEDED)
-        assert 0.15 < time.monotonic() - started < 1.0
+        assert ask(Ask.Request(question="Quickly?", options=options)).error_code == ErrorCode.DEADLINE_EXCEEDED
+        assert 0.15 < time.monotonic() - started < SOON
 
 
 def test_a_deadline_ends_an_answer_on_its_way(vlm: VLM) -> None:
-    stream = vlm.chat("Tell me a long story.", max_tokens=LONG, timeout=0.3)
-    fails(stream.text, ErrorCode.DEADLINE_EXCEEDED)
+    for seconds in (0.3, 1.0, 3.0):  # on a slow machine the first word may take longer
+        stream = vlm.chat("Tell me a long story.", max_tokens=LONG, timeout=seconds)
+        fails(stream.text, ErrorCode.DEADLINE_EXCEEDED)
+        if stream.answer and stream.answer.text:
+            break
     assert stream.answer
     assert 0 < stream.answer.info.answer_tokens < LONG
     assert stream.answer.text
 
 
-def test_requests_that_wait_for_a_picture_do_not_keep_others_from_being_refused(vlm: VLM) -> None:
-    waiting = [threading.Thread(target=_wait_for_picture, args=(vlm,)) for _ in range(2)]
-    for thread in waiting:
-        thread.start()
-    time.sleep(0.3)
-    started = time.monotonic()
-    fails(lambda: vlm.ask("Me too?"), ErrorCode.BUSY)
-    assert time.monotonic() - started < 0.5
-    for thread in waiting:
-        thread.join()
+def test_requests_that_wait_for_a_picture_do_not_keep_others_from_being_refused(
+    vlm: VLM, camera: Camera, diagnostics: Listener
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(vlm.ask, "What comes?", frame_policy=RequestOptions.NEXT, timeout=PATIENCE) for _ in range(2)]
+        _wait_until_both_are_inside(diagnostics)
+        started = time.monotonic()
+        fails(lambda: vlm.ask("Me too?"), ErrorCode.BUSY)
+        assert time.monotonic() - started < SOON
+        with camera.streaming():
+            assert [answer.result().error_code for answer in waiting] == [ErrorCode.NONE] * 2
     assert vlm.ask("And now?").error_code == ErrorCode.NONE
 
 
 def test_parameters_can_be_read_while_every_place_is_taken(vlm: VLM, diagnostics: Listener, tester: Node) -> None:
-    from rcl_interfaces.srv import GetParameters
-
-    client = tester.create_client(GetParameters, f"{NAME}/get_parameters")
-    assert client.wait_for_service(5.0)
+    get = Caller(tester, GetParameters, f"/{NAME}/get_parameters")
     with ExitStack() as stack:
         _occupy(vlm, diagnostics, stack)
-        future = client.call_async(GetParameters.Request(names=["rows"]))
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        assert done.wait(0.5)
+        future = get.begin(GetParameters.Request(names=["rows"]))
+        until(future.done, SOON)
     assert future.result().values[0].integer_value == 1
-
-
-def _wait_for_picture(vlm: VLM) -> None:
-    fails(lambda: vlm.ask("What comes?", frame_policy=RequestOptions.NEXT, timeout=1.0), ErrorCode.STALE_IMAGE)

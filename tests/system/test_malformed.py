@@ -15,7 +15,7 @@ from std_msgs.msg import String
 
 from mobilevlm_ros.client import VLM
 from mobilevlm_ros.runtime.errors import ErrorCode
-from tests.system.graph import Camera, Listener, Process, fails, running_node, until, until_seen
+from tests.system.graph import PATIENCE, Caller, Camera, Listener, Process, fails, running_node, until, until_seen
 from tests.system.usage import send_with_bytes
 
 NAME = "malformed_vlm"
@@ -35,7 +35,7 @@ def vlm(tester: Node, node: Process) -> VLM:
     camera = Camera(tester, "image")
     camera.wait_for_listener()
     client = VLM(tester, NAME)
-    client.wait_until_there(30.0)
+    client.wait_until_there(PATIENCE)
     until_seen(client, camera)
     return client
 
@@ -49,7 +49,7 @@ def test_a_service_serves_on_after_a_request_that_is_not_utf8(vlm: VLM, tester: 
         (SelectModel, "select_model", SelectModel.Request(name=filler)),
     ):
         client = tester.create_client(kind, f"{NAME}/{name}")
-        assert client.wait_for_service(10.0)
+        until(client.service_is_ready)
         send_with_bytes(client, request, text)
         tester.destroy_client(client)
     assert vlm.ask("What is it?").error_code == ErrorCode.NONE
@@ -69,12 +69,7 @@ def test_the_prompt_topic_serves_on_after_bytes_that_are_no_message(vlm: VLM, te
 
 
 def test_the_lifecycle_serves_on_after_a_transition_that_does_not_exist(vlm: VLM, tester: Node) -> None:
-    change = tester.create_client(ChangeState, f"{NAME}/change_state")
-    state = tester.create_client(GetState, f"{NAME}/get_state")
-    assert change.wait_for_service(10.0) and state.wait_for_service(10.0)
-    future = change.call_async(ChangeState.Request(transition=Transition(id=255, label="\ufffd" * 100)))
-    until(future.done)
-    assert not future.result().success
-    asked = state.call_async(GetState.Request())
-    until(asked.done)
-    assert asked.result().current_state.id == State.PRIMARY_STATE_ACTIVE
+    change = Caller(tester, ChangeState, f"/{NAME}/change_state")
+    state = Caller(tester, GetState, f"/{NAME}/get_state")
+    assert not change(ChangeState.Request(transition=Transition(id=255, label="\ufffd" * 100))).success
+    assert state(GetState.Request()).current_state.id == State.PRIMARY_STATE_ACTIVE

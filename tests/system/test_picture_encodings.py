@@ -21,7 +21,7 @@ from mobilevlm_ros.demo.run import BAG
 from mobilevlm_ros.pictures.messages import compressed_to_rgb
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from tests.ros.test_images import STAND_IN
-from tests.system.graph import Camera, Process, fails, running_node, until, until_seen
+from tests.system.graph import PATIENCE, Camera, Process, fails, running_node, until, until_seen
 
 NAME = "encodings_vlm"
 QUESTION = "What is on the table?"
@@ -89,7 +89,7 @@ def node(nano_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     (folder / "cv_bridge.py").write_text(STAND_IN)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-        with running_node(NAME, folder / "node.log", model=nano_package, temperature=0.0) as process:
+        with running_node(NAME, folder / "node.log", model=nano_package, max_image_age=1000.0, temperature=0.0) as process:
             yield process
 
 
@@ -103,7 +103,7 @@ def camera(tester: Node, node: Process) -> Camera:
 @pytest.fixture(scope="module")
 def vlm(tester: Node, camera: Camera) -> VLM:
     client = VLM(tester, NAME)
-    client.wait_until_there(30.0)
+    client.wait_until_there(PATIENCE)
     until_seen(client, camera)
     return client
 

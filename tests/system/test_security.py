@@ -17,10 +17,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobilevlm_ros.client import VLM
-from tests.system.graph import Camera, own_node, running_node, until
+from tests.system.graph import PATIENCE, Camera, own_node, running_node, until
 
 POLICIES = Path(__file__).resolve().parents[2] / "config" / "sros2"
-DISCOVERY_SECONDS = 8.0
 Rights = dict[str, set[str]]
 
 OPTIONAL = {
@@ -88,7 +87,7 @@ def same(observer: Node, name: str, file: str) -> None:
     absent = {topic for package, topics in OPTIONAL.items() if not is_there(package) for topic in topics}
     expected = {verb: names - absent for verb, names in allowed(file).items()}
     until(lambda: name in observer.get_node_names())
-    end = time.monotonic() + DISCOVERY_SECONDS
+    end = time.monotonic() + PATIENCE
     while (found := done(observer, name)) != expected and time.monotonic() < end:
         time.sleep(0.05)
     assert {verb: names - expected[verb] for verb, names in found.items()} == {verb: set() for verb in expected}, "not allowed"

@@ -22,7 +22,7 @@ from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.sampling import SamplingParams
 from mobilevlm_ros.tasks import Settings
-from tests.system.graph import Camera, Listener, Process, fails, picture, running_node, until, until_seen
+from tests.system.graph import PATIENCE, Camera, Listener, Process, fails, picture, running_node, until, until_seen
 
 pytest.importorskip("torch", reason="converting needs torch")
 
@@ -69,7 +69,7 @@ def node(packages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     log = tmp_path_factory.mktemp("select") / "node.log"
     adapters = tuple(str(path) for name, path in packages.items() if name != BASE)
     with running_node(
-        NAME, log, model=packages[BASE], adapters=adapters, max_image_age=3.0, max_tokens=TOKENS, diagnostics_period=0.1
+        NAME, log, model=packages[BASE], adapters=adapters, max_image_age=10.0, max_tokens=TOKENS, diagnostics_period=0.1
     ) as process:
         yield process
 
@@ -86,7 +86,7 @@ def camera(tester: Node, node: Process) -> Iterator[Camera]:
 @pytest.fixture(scope="module")
 def client(tester: Node, camera: Camera) -> VLM:
     client = VLM(tester, NAME)
-    client.wait_until_there(30.0)
+    client.wait_until_there(PATIENCE)
     until_seen(client, camera)
     return client
 

@@ -16,7 +16,7 @@ from std_msgs.msg import String
 from mobilevlm_ros.client import VLM
 from mobilevlm_ros.client.results import answer_of
 from mobilevlm_ros.runtime.errors import ErrorCode
-from tests.system.graph import Camera, Listener, Process, fails, running_node, until, until_seen
+from tests.system.graph import PATIENCE, Camera, Listener, Process, fails, running_node, until, until_seen
 
 NAME = "services_vlm"
 
@@ -38,7 +38,7 @@ def front(tester: Node, node: Process) -> Camera:
 @pytest.fixture(scope="module")
 def vlm(tester: Node, front: Camera) -> VLM:
     client = VLM(tester, NAME)
-    client.wait_until_there(30.0)
+    client.wait_until_there(PATIENCE)
     until_seen(client, front)
     return client
 

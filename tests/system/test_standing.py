@@ -27,7 +27,7 @@ from mobilevlm_ros.demo.player import read
 from mobilevlm_ros.demo.run import BAG
 from mobilevlm_ros.ros.camera import Snapshot
 from mobilevlm_ros.runtime.errors import ErrorCode
-from tests.system.graph import Camera, Listener, Process, node_command, running_node, until
+from tests.system.graph import PATIENCE, Caller, Camera, Listener, Process, node_command, running_node, until
 
 NAME = "standing_vlm"
 BALL, GREEN_BOWL, RED_MUG = 0, 16, 47
@@ -70,35 +70,25 @@ class Queries:
     """The three services, and what comes on `~/standing`."""
 
     def __init__(self, node: Node) -> None:
-        self._add = node.create_client(AddQuery, f"{NAME}/add_query")
-        self._remove = node.create_client(RemoveQuery, f"{NAME}/remove_query")
-        self._list = node.create_client(ListQueries, f"{NAME}/list_queries")
-        assert all(client.wait_for_service(30.0) for client in (self._add, self._remove, self._list))
+        self._add = Caller(node, AddQuery, f"/{NAME}/add_query")
+        self._remove = Caller(node, RemoveQuery, f"/{NAME}/remove_query")
+        self._list = Caller(node, ListQueries, f"/{NAME}/list_queries")
         self.heard = Listener(node, StandingAnswer, f"/{NAME}/standing")
-        until(lambda: self.listed() is not None, 30.0)
 
     def add(self, **fields: Any) -> AddQuery.Response:
-        return self._call(self._add, AddQuery.Request(query=StandingQuery(**fields)))
+        return self._add(AddQuery.Request(query=StandingQuery(**fields)))
 
     def remove(self, name: str) -> RemoveQuery.Response:
-        return self._call(self._remove, RemoveQuery.Request(name=name))
+        return self._remove(RemoveQuery.Request(name=name))
 
-    def listed(self) -> ListQueries.Response | None:
-        return self._call(self._list, ListQueries.Request())
+    def listed(self) -> ListQueries.Response:
+        return self._list(ListQueries.Request())
 
     def values(self, name: str) -> list[str]:
         return [message.value for message in list(self.heard.messages) if message.name == name]
 
     def until_told(self, name: str, *values: str) -> None:
-        until(lambda: self.values(name)[-len(values) :] == list(values), 20.0)
-
-    @staticmethod
-    def _call(client: Any, request: Any) -> Any:
-        future = client.call_async(request)
-        end = time.monotonic() + 3.0
-        while not future.done() and time.monotonic() < end:
-            time.sleep(0.005)
-        return future.result() if future.done() else None
+        until(lambda: self.values(name)[-len(values) :] == list(values))
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +141,7 @@ def told(diagnostics: Listener, what: str) -> dict[str, str]:
 def test_a_change_of_the_scene_is_told_once_and_a_still_scene_is_not_asked_again(
     queries: Queries, table: Table, diagnostics: Listener
 ) -> None:
-    until(lambda: counts(diagnostics, "mug")["skipped, picture unchanged"] >= 3, 20.0)
+    until(lambda: counts(diagnostics, "mug")["skipped, picture unchanged"] >= 3)
     queries.heard.messages.clear()
     asked = [counts(diagnostics, "mug")["asked"]]
     for scene, value in ((RED_MUG, "present"), (GREEN_BOWL, "absent"), (RED_MUG, "present")):
@@ -193,7 +183,7 @@ def test_every_nth_frame_is_looked_at(queries: Queries, table: Table, diagnostic
         return int(told(diagnostics, "camera camera")["frames received"])
 
     start, before = received(), turns()
-    until(lambda: received() >= start + 40, 20.0)
+    until(lambda: received() >= start + 40)
     # On a machine that is busy a turn may come some frames late, but never early.
     assert 5 <= turns() - before <= (received() - start) / 4 + 1
 
@@ -204,14 +194,12 @@ def test_a_query_is_added_listed_and_removed_by_service(queries: Queries, table:
     assert (added.error_code, added.error_msg) == (ErrorCode.NONE, "")
     queries.until_told("ball", "yes")
     listed = queries.listed()
-    assert listed
     assert [query.name for query in listed.queries] == ["mug", "count", "ball"]
     assert [answer.value for answer in listed.answers] == ["present", "4", "yes"]
     ball = listed.queries[2]
     assert (ball.period.sec, ball.refresh.sec, ball.min_change, ball.kind) == (1, 60, 12.0, StandingQuery.ASK)
     assert queries.remove("ball").error_code == ErrorCode.NONE
     remaining = queries.listed()
-    assert remaining
     assert [query.name for query in remaining.queries] == ["mug", "count"]
 
 
@@ -240,16 +228,15 @@ def test_what_is_not_there_cannot_be_removed(queries: Queries) -> None:
 
 
 def test_somebodys_questions_are_answered_in_between(queries: Queries, table: Table, tester: Node, diagnostics: Listener) -> None:
-    vlm = VLM(tester, NAME, connect_timeout=30.0)
+    vlm = VLM(tester, NAME, connect_timeout=PATIENCE)
     names = [f"busy{number}" for number in range(6)]
     for name in names:
         assert queries.add(name=name, text="What is on the table?", frames=1, min_change=0.0).error_code == ErrorCode.NONE
-    until(lambda: counts(diagnostics, names[-1])["asked"] >= 1, 20.0)
+    until(lambda: counts(diagnostics, names[-1])["asked"] >= 1)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda number: vlm.ask(f"What is number {number}?", max_tokens=8), range(24)))
     assert {answer.error_code for answer in answers} == {ErrorCode.NONE}
     listed = queries.listed()
-    assert listed
     assert sum(counts(diagnostics, query.name)["lost, node busy"] for query in listed.queries) >= 1
     for name in names:
         queries.remove(name)
@@ -261,7 +248,7 @@ def test_somebodys_questions_are_answered_in_between(queries: Queries, table: Ta
 def test_another_model_that_is_selected_is_asked_about_the_same_scene(
     queries: Queries, table: Table, tester: Node, diagnostics: Listener
 ) -> None:
-    vlm = VLM(tester, NAME, connect_timeout=30.0)
+    vlm = VLM(tester, NAME, connect_timeout=PATIENCE)
     until(lambda: counts(diagnostics, "mug")["skipped, picture unchanged"] >= 1)
     time.sleep(0.5)
     queries.heard.messages.clear()
@@ -272,21 +259,17 @@ def test_another_model_that_is_selected_is_asked_about_the_same_scene(
     assert counts(diagnostics, "mug")["asked"] == asked + 1
     assert not queries.heard.messages
     listed = queries.listed()
-    assert listed
     assert {answer.regions.info.model or answer.answer.info.model for answer in listed.answers} == {"twin"}
 
 
 def test_queries_rest_while_the_node_does_and_go_with_its_model(
     queries: Queries, table: Table, tester: Node, diagnostics: Listener
 ) -> None:
-    client = tester.create_client(ChangeState, f"{NAME}/change_state")
-    assert client.wait_for_service(10.0)
+    call = Caller(tester, ChangeState, f"/{NAME}/change_state")
 
     def change(*transitions: int) -> None:
         for transition in transitions:
-            future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
-            until(future.done)
-            assert future.result().success
+            assert call(ChangeState.Request(transition=Transition(id=transition))).success
 
     assert queries.add(name="late", text="What is on the table?").error_code == ErrorCode.NONE
     change(Transition.TRANSITION_DEACTIVATE)
@@ -301,12 +284,11 @@ def test_queries_rest_while_the_node_does_and_go_with_its_model(
     assert queries.add(name="it", text="Is it there?").error_code == ErrorCode.NOT_ACTIVE
     change(Transition.TRANSITION_CONFIGURE)
     kept = queries.listed()
-    assert kept
     assert [query.name for query in kept.queries] == ["mug", "count"]
 
 
 def test_a_bad_query_among_the_parameters_ends_the_start_with_the_reason(nano_package: Path, tmp_path: Path) -> None:
     command = node_command("refused_vlm", model=nano_package, standing_queries=("mug; look: the red mug",))
     process = Process(command, tmp_path / "node.log")
-    assert process.wait(20.0) == 1
+    assert process.wait() == 1
     assert "cannot start: the standing query 'mug; look: the red mug' cannot be: 'look: the red mug' is no field" in process.log

@@ -28,7 +28,7 @@ from mobilevlm_ros.runtime.frame import Frame
 from mobilevlm_ros.runtime.geometry import Box
 from mobilevlm_ros.runtime.prompt import Turn
 from mobilevlm_ros.runtime.sampling import GREEDY
-from tests.system.graph import ON_SIMULATED_TENSORRT, Camera, Process, fails, running_node, until, until_seen
+from tests.system.graph import ON_SIMULATED_TENSORRT, PATIENCE, Caller, Camera, Process, fails, running_node, until, until_seen
 
 NAME = "tensorrt_vlm"
 TABLETOP = Path(__file__).resolve().parents[2] / "mobilevlm_ros" / "doctor" / "tabletop.jpg"
@@ -69,23 +69,18 @@ def node(
 @pytest.fixture(scope="module")
 def brought_up(node: Process, tester: Node, diagnostics: list[DiagnosticArray]) -> list[str]:
     """What the node told of its state while it was configured, which took a service call; it is active afterwards."""
-    change = tester.create_client(ChangeState, f"/{NAME}/change_state")
-    state = tester.create_client(GetState, f"/{NAME}/get_state")
-    assert change.wait_for_service(30.0)
-    assert state.wait_for_service(30.0)
-    until(lambda: statuses(diagnostics, NAME), 30.0)
+    change = Caller(tester, ChangeState, f"/{NAME}/change_state")
+    state = Caller(tester, GetState, f"/{NAME}/get_state")
+    until(lambda: statuses(diagnostics, NAME))
     before = len(statuses(diagnostics, NAME))
-    configured = change.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+    configured = change.begin(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
     until(lambda: len(statuses(diagnostics, NAME)) > before + 3)
-    asked = state.call_async(GetState.Request())
-    until(asked.done, 5.0)
-    assert asked.result().current_state.label == "configuring"
+    assert state(GetState.Request()).current_state.label == "configuring"
     assert not configured.done(), "the build is over before anything could be seen of it"
-    until(configured.done, 60.0)
+    until(configured.done)
     assert configured.result().success
     told = [status.message for status in statuses(diagnostics, NAME)[before:]]
-    activated = change.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE)))
-    until(activated.done, 30.0)
+    assert change(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE))).success
     return told
 
 
@@ -93,7 +88,7 @@ def brought_up(node: Process, tester: Node, diagnostics: list[DiagnosticArray]) 
 def vlm(tester: Node, brought_up: list[str], frame: Frame) -> VLM:
     camera = Camera(tester, "/tensorrt/image")
     client = VLM(tester, NAME)
-    client.wait_until_there(30.0)
+    client.wait_until_there(PATIENCE)
     until_seen(client, camera)
     header = camera.show(np.asarray(frame.pixels))
     until(lambda: client.ask("Which?", max_tokens=1).info.header == header)
@@ -173,7 +168,7 @@ def test_a_node_that_is_stopped_while_it_builds_ends_at_once_and_leaves_nothing(
     parameters: dict[str, Any] = {"model": nano_on_tensorrt, "backend": "tensorrt", "engine_cache": engines}
     program = (sys.executable, "-c", NEVER_BUILT)
     with running_node("slow_vlm", tmp_path / "node.log", ["image:=/slow/image"], program=program, **parameters) as process:
-        until(lambda: "building vision.trt.onnx with" in process.log, 30.0)
+        until(lambda: "building vision.trt.onnx with" in process.log)
     assert [path.name for path in engines.iterdir()] == [".lock"]
 
 
@@ -183,7 +178,7 @@ def test_a_node_without_tensorrt_that_may_run_on_the_processor_warns_of_it(
     parameters: dict[str, Any] = {"backend": "tensorrt", "backend_fallback": True, "diagnostics_period": 0.1}
     with running_node("fallen_vlm", tmp_path / "node.log", ["image:=/fallen/image"], model=nano_on_tensorrt, **parameters):
         wanted = "runs on the CPU instead of TensorRT: tensorrt is not installed"
-        until(lambda: any(status.message.startswith(wanted) for status in statuses(diagnostics, "fallen_vlm")), 30.0)
+        until(lambda: any(status.message.startswith(wanted) for status in statuses(diagnostics, "fallen_vlm")))
 
 
 def test_a_node_without_tensorrt_that_must_not_is_not_configured(
@@ -192,5 +187,5 @@ def test_a_node_without_tensorrt_that_must_not_is_not_configured(
     parameters: dict[str, Any] = {"backend": "tensorrt", "diagnostics_period": 0.1}
     with running_node("strict_vlm", tmp_path / "node.log", ["image:=/strict/image"], model=nano_on_tensorrt, **parameters):
         wanted = "tensorrt is not installed"
-        until(lambda: any(status.message.startswith(wanted) for status in statuses(diagnostics, "strict_vlm")), 30.0)
+        until(lambda: any(status.message.startswith(wanted) for status in statuses(diagnostics, "strict_vlm")))
         assert statuses(diagnostics, "strict_vlm")[-1].level == b"\x02"

@@ -17,7 +17,7 @@ from rclpy.node import Node
 
 from mobilevlm_ros.client import VLM, AsyncVLM, ErrorCode, Finding, Publish
 from tests.recordings import bag_pictures
-from tests.system.graph import Camera, Served, fails, serving, until
+from tests.system.graph import PATIENCE, Caller, Camera, Served, fails, serving, until
 
 NAME = "watch_vlm"
 QUESTION = "What color is the ball?"
@@ -37,10 +37,9 @@ def pictures() -> list[np.ndarray]:
 
 def names(tester: Node) -> list[str]:
     """The queries that the node keeps."""
-    client = tester.create_client(ListQueries, f"{NAME}/list_queries")
-    assert client.wait_for_service(10.0)
-    listed = until(client.call_async(ListQueries.Request()).result)
-    tester.destroy_client(client)
+    call = Caller(tester, ListQueries, f"/{NAME}/list_queries")
+    listed = call(ListQueries.Request())
+    call.close()
     return [query.name for query in listed.queries]
 
 
@@ -112,7 +111,7 @@ def test_a_query_by_the_same_name_takes_the_place_of_one_whose_client_died(vlm: 
         os.kill(os.getpid(), 9)
         """)
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.stdout, done.returncode) == ("first\n", -9), done.stderr
     assert names(tester) == ["colour"]
     with vlm.watch(QUESTION, name="colour", every=0.1) as watch:

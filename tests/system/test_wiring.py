@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lifecycle_msgs.srv import GetState
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from mobilevlm_ros.cli import main
+from mobilevlm_ros.client import VLM, spinning
 from mobilevlm_ros.ros.annotate import image_message
 from mobilevlm_ros.ros.dds import VARIABLES
-from tests.system.graph import Camera, Process, picture, running_node, until
+from mobilevlm_ros.ros.wiring import observing
+from tests.system.graph import PATIENCE, Camera, Process, picture, running_node, until
 
 Findings = dict[tuple[str, str], dict[str, str]]
 
@@ -110,8 +114,11 @@ def mixed(tester: Node, nano_package: Path, tmp_path_factory: pytest.TempPathFac
             publisher = tester.create_publisher(kind, topic, quality)
             stack.enter_context(publishing(tester, publisher, message, offset))
         silent = tester.create_publisher(Image, "/silent/image", 1)
-        stack.enter_context(running_node(MIXED, log, model=nano_package, cameras=CAMERAS, image_transport="raw", **parameters))
-        until(silent.get_subscription_count, 20.0)
+        stack.enter_context(
+            running_node(MIXED, log, model=nano_package, cameras=CAMERAS, image_transport="raw", camera_linger=0.0, **parameters)
+        )
+        until(silent.get_subscription_count)
+        VLM(tester, MIXED).wait_until_ready(PATIENCE)
         code, findings = doctor(MIXED)
         tester.destroy_publisher(silent)
         assert code == 1
@@ -178,8 +185,9 @@ def healthy(tester: Node, nano_package: Path, tmp_path_factory: pytest.TempPathF
     """A node with one camera that sends pictures."""
     camera = Camera(tester, "/wiring/image")
     log = tmp_path_factory.mktemp("healthy") / "node.log"
-    with running_node(HEALTHY, log, ["image:=/wiring/image"], model=nano_package), camera.streaming():
+    with running_node(HEALTHY, log, ["image:=/wiring/image"], model=nano_package, camera_linger=0.0), camera.streaming():
         camera.wait_for_listener()
+        VLM(tester, HEALTHY).wait_until_ready(PATIENCE)
         yield camera
 
 
@@ -208,16 +216,52 @@ def test_a_node_in_another_domain_is_not_found_and_the_domain_is_told(healthy: C
 
 
 def test_a_node_under_another_name_is_offered(healthy: Camera) -> None:
-    code, findings = doctor("robot1/mobilevlm", seconds=4.0)
+    code, findings = doctor("robot1/mobilevlm", seconds=5.0)
     assert code == 1
     detail, remedy = fails(findings, "graph", "node")
     assert f"/{HEALTHY}" in detail
     assert "--node /" in remedy
 
 
+def test_a_question_whose_answer_gets_lost_is_asked_again(tester: Node) -> None:
+    asked, over = [], threading.Event()
+
+    def serve(request: GetState.Request, response: GetState.Response) -> GetState.Response:
+        asked.append(request)
+        if len(asked) == 1:
+            over.wait(PATIENCE)  # as good as lost
+        response.current_state.label = "active"
+        return response
+
+    service = tester.create_service(GetState, "/forgetful/get_state", serve, callback_group=ReentrantCallbackGroup())
+    try:
+        with observing() as observer:
+            response = observer.call(GetState, "/forgetful/get_state", GetState.Request(), PATIENCE)
+    finally:
+        over.set()
+    assert response.current_state.label == "active"
+    assert len(asked) >= 2
+    tester.destroy_service(service)
+
+
+def test_a_node_that_does_not_tell_its_parameters_is_found(tester: Node) -> None:
+    def serve(_: GetState.Request, response: GetState.Response) -> GetState.Response:
+        response.current_state.label = "active"
+        return response
+
+    silent = Node("wiring_silent", context=tester.context, use_global_arguments=False, start_parameter_services=False)
+    silent.create_service(GetState, "/wiring_silent/get_state", serve)
+    with spinning(silent):
+        code, findings = doctor("wiring_silent", seconds=3.0)
+    silent.destroy_node()
+    assert code == 1
+    assert statuses(findings, "graph")["lifecycle"] == "PASS"
+    assert "/wiring_silent/get_parameters does not answer" in fails(findings, "graph", "parameters")[0]
+
+
 def test_an_inactive_node_is_found_with_the_command_that_activates_it(nano_package: Path, tmp_path: Path) -> None:
     with running_node(ASLEEP, tmp_path / "node.log", model=nano_package, autostart=False):
-        code, findings = doctor(ASLEEP, seconds=15.0)
+        code, findings = doctor(ASLEEP, seconds=PATIENCE)
     assert code == 1
     detail, remedy = fails(findings, "graph", "lifecycle")
     assert detail.startswith("unconfigured")
@@ -232,19 +276,20 @@ def test_simulated_time_without_a_clock_is_found(tester: Node, nano_package: Pat
         camera.streaming(),
     ):
         camera.wait_for_listener()
+        VLM(tester, name).wait_until_ready(PATIENCE)
         code, findings = doctor(name)
     assert code == 1
     assert "--clock" in fails(findings, "clock", "clock")[1]
 
 
-def test_pictures_lost_for_want_of_shared_memory_name_the_profile(nano_package: Path, tmp_path: Path) -> None:
+def test_pictures_lost_for_want_of_shared_memory_name_the_profile(tester: Node, nano_package: Path, tmp_path: Path) -> None:
     name = "wiring_burst"
     camera = Process([sys.executable, "-c", BURST, "/burst/image"], tmp_path / "camera.log", dict.fromkeys(VARIABLES, ""))
     try:
         with running_node(name, tmp_path / "node.log", ["image:=/burst/image"], model=nano_package):
-            _, findings = doctor(name, seconds=10.0)
+            VLM(tester, name).wait_until_ready(PATIENCE)
+            check = until(lambda: doctor(name, seconds=10.0)[1].get(("/burst/image", "losses")))  # all may be lost
     finally:
         camera.stop()
-    check = findings["/burst/image", "losses"]
     assert check["status"] == "WARN", check
     assert "fastdds_large_images.xml" in check["remedy"]

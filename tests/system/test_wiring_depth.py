@@ -11,12 +11,13 @@ import pytest
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 
+from mobilevlm_ros.client import VLM
 from mobilevlm_ros.doctor.check import Status
 from mobilevlm_ros.ros.annotate import image_message
 from mobilevlm_ros.ros.wiring_depth import depth_checks, info_checks
 from mobilevlm_ros.ros.wiring_pictures import Pictures
 from mobilevlm_ros.space.camera_model import PictureGeometry
-from tests.system.graph import Camera, picture, running_node, until
+from tests.system.graph import PATIENCE, Camera, picture, running_node, until
 from tests.system.test_wiring import Findings, doctor, fails, publishing, statuses
 
 NAME = "wiring_depth"
@@ -49,8 +50,9 @@ def findings(tester: Node, nano_package: Path, tmp_path_factory: pytest.TempPath
         ):
             stack.enter_context(publishing(tester, tester.create_publisher(kind, topic, 1), message))
         stack.enter_context(running_node(NAME, log, model=nano_package, cameras=("right", "wrong"), depth=True))
-        until(lambda: tester.count_subscribers("/wrong/depth"), 30.0)
-        code, found = doctor(NAME, 3.0)
+        until(lambda: tester.count_subscribers("/wrong/depth"))
+        VLM(tester, NAME).wait_until_ready(PATIENCE)
+        code, found = doctor(NAME)
         assert code == 1
         yield found
 
