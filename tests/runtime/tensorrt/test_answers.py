@@ -35,6 +35,8 @@ QUESTIONS = ("What is on the table?", "What color is the ball?", "How many thing
 @pytest.fixture(params=[NEWEST, OLDEST], ids=["fused", "portable"])
 def on_a_device(request: pytest.FixtureRequest) -> Iterator[None]:
     """The machine seems to have TensorRT; afterwards nothing is left on the device."""
+    if request.param == NEWEST:
+        request.getfixturevalue("takes_fused")
     libraries, cuda = simulated_libraries(request.param)
     use_instead(libraries)
     yield

@@ -39,6 +39,8 @@ def cpu(package: ModelPackage) -> Iterator[OrtBackend]:
 @pytest.fixture(params=VERSIONS)
 def simulation(request: pytest.FixtureRequest, simulate: Simulate) -> Simulation:
     """Once for each of the decoder's graphs."""
+    if request.param == "fused":
+        request.getfixturevalue("takes_fused")
     return simulate(VERSIONS[request.param])
 
 

@@ -35,6 +35,7 @@ def other_builder(libraries: Libraries, *command: str) -> Libraries:
     return replace(libraries, build_command=(sys.executable, *command))
 
 
+@pytest.mark.usefixtures("takes_fused")
 def test_engines_are_built_with_progress_once_and_found_from_then_on(simulate: Simulate, fresh: ModelPackage) -> None:
     libraries = simulate().libraries
     made, said = build(libraries, fresh)
@@ -65,6 +66,7 @@ def test_an_older_tensorrt_runs_the_portable_decoder_as_the_best_it_can(simulate
     assert (made.decoder.role, made.notice) == (Role.PORTABLE, "")
 
 
+@pytest.mark.usefixtures("takes_fused")
 def test_a_fused_decoder_that_cannot_be_built_gives_way_to_the_portable_one_and_is_not_tried_again(
     simulate: Simulate, fresh: ModelPackage
 ) -> None:
