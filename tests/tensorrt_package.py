@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
+import pytest
+
 from mobilevlm_ros.models import shipped_folder, shipped_package
 from mobilevlm_ros.runtime.manifest import MANIFEST_NAME, Precision
 from mobilevlm_ros.runtime.package import ModelPackage
+
+takes_fused = pytest.mark.skipif(
+    tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 24),
+    reason="ONNX Runtime, which stands in for TensorRT, is too old here for the fused decoder",
+)
 
 
 def nano_for_tensorrt(folder: Path) -> ModelPackage:

@@ -14,7 +14,7 @@ from enum import Enum
 import numpy as np
 
 from mobilevlm_ros.export.errors import ExportError
-from mobilevlm_ros.export.linear_weights import to_channels
+from mobilevlm_ros.export.linear_weights import takes_channels, to_channels
 from mobilevlm_ros.export.onnx_builder import MICROSOFT, GraphBuilder
 from mobilevlm_ros.runtime.manifest import Precision
 
@@ -50,6 +50,8 @@ class PrefillBuilder(GraphBuilder):
         return product if bias is None else self.node("Add", product, self.weight(bias))
 
     def linears(self, value: str, weights: Sequence[str]) -> list[str]:
+        if not all(takes_channels(self.tensors.shape(weight)[0]) for weight in weights):
+            return super().linears(value, weights)
         # The operator has one scale for all of its input, so each position is brought to the same range before it.
         largest = self.node("ReduceMax", self.node("Abs", value), axes=[-1], keepdims=1)
         largest = self.node("Max", largest, self.constant(_LEAST))

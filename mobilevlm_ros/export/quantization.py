@@ -22,7 +22,7 @@ from mobilevlm_ros.checkpoint.layerwise import LayerwiseDecoder, LayerwiseVision
 from mobilevlm_ros.checkpoint.model import EMBEDDING_NAME, HEAD_NAME, VISION_PREFIX, expected_shapes
 from mobilevlm_ros.export.calibration import Calibration, Example
 from mobilevlm_ros.export.gptq import compensated
-from mobilevlm_ros.export.linear_weights import ChannelWeight, LinearWeight, to_blocks, to_channels
+from mobilevlm_ros.export.linear_weights import ChannelWeight, LinearWeight, takes_channels, to_blocks, to_channels
 from mobilevlm_ros.runtime.manifest import Precision
 
 CHANNEL_LIMIT = 0.05
@@ -176,7 +176,7 @@ class _Change:
     def best(self) -> tuple[LinearWeight, float, str]:
         """The form to keep, its error and its name."""
         channel, block = np.sqrt(self._squares[:2] / max(self._squares[2], 1e-30))
-        if channel <= CHANNEL_LIMIT:
+        if channel <= CHANNEL_LIMIT and takes_channels(len(self._matrix)):
             return self._channel, float(channel), form_name(self._channel)
         return self._block, float(block), form_name(self._block)
 

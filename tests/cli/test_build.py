@@ -15,7 +15,7 @@ from mobilevlm_ros.doctor.simulated.libraries import simulated_libraries
 from mobilevlm_ros.models import shipped_package
 from mobilevlm_ros.runtime.package import ModelPackage
 from mobilevlm_ros.runtime.tensorrt.library import use_instead
-from tests.tensorrt_package import nano_for_tensorrt
+from tests.tensorrt_package import nano_for_tensorrt, takes_fused
 
 TABLETOP = Path(__file__).resolve().parents[2] / "mobilevlm_ros" / "doctor" / "tabletop.jpg"
 QUESTION = "What color is the ball?"
@@ -43,6 +43,7 @@ def build(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, 
     return code, out, err
 
 
+@takes_fused
 @pytest.mark.usefixtures("device")
 def test_engines_are_built_with_progress_then_found_and_then_built_again_on_demand(
     package: ModelPackage, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -59,6 +60,7 @@ def test_engines_are_built_with_progress_then_found_and_then_built_again_on_dema
     assert "built in" in build(capsys, *given, "--again", "--build-only")[1]
 
 
+@takes_fused
 @pytest.mark.usefixtures("device")
 def test_json_tells_the_engines_and_the_memory_that_running_takes(
     package: ModelPackage, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -72,6 +74,7 @@ def test_json_tells_the_engines_and_the_memory_that_running_takes(
     assert json.loads(build(capsys, *given, "--build-only")[1])["device_bytes"] == 0
 
 
+@takes_fused
 @pytest.mark.usefixtures("device")
 def test_what_was_built_ahead_is_what_a_question_runs_on(
     package: ModelPackage, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
 import pty
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -266,7 +268,7 @@ class TestShell:
 
     def test_progress_is_shown_on_a_terminal_while_results_go_elsewhere(self, video: str) -> None:
         terminal, ours = pty.openpty()
-        termios.tcsetwinsize(ours, (24, 80))
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
         command = [*MAIN, "ask", video, ASK_BALL, "--every", "4", "--json"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=ours, text=True)
         os.close(ours)

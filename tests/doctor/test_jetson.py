@@ -34,6 +34,7 @@ from mobilevlm_ros.doctor.work_folder import work_folder
 from mobilevlm_ros.models import shipped_package
 from mobilevlm_ros.runtime.errors import BackendError, VlmError
 from mobilevlm_ros.runtime.tensorrt.library import Libraries, open_libraries
+from tests.tensorrt_package import takes_fused
 
 MAIN = [sys.executable, "-c", "import sys; from mobilevlm_ros.cli import main; sys.exit(main())"]
 NANO = Subject("nano fp16", shipped_package(), frozenset({Look.ANSWERS}))
@@ -65,7 +66,7 @@ def look(engines: Path) -> Callable[..., list[Check]]:
     return look
 
 
-@pytest.mark.parametrize("jetpack", ["6", "7"])
+@pytest.mark.parametrize("jetpack", ["6", pytest.param("7", marks=takes_fused)])
 def test_a_pretended_jetson_passes_everything_that_can_be_checked_and_every_line_says_that_it_is_pretended(
     jetpack: str, tmp_path: Path
 ) -> None:
@@ -156,6 +157,7 @@ class TestFaults:
         found = fails(look(mixed, folder=tmp_path))
         assert "the engine is of version 10.3.0" in found["comparison"]
 
+    @takes_fused
     def test_a_version_that_does_not_say_that_the_cache_is_shared(
         self, look: Callable[..., list[Check]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -170,6 +172,7 @@ class TestFaults:
             "cache in place": "TensorRT does not say that present_key_0 shares the cache's memory",
         }
 
+    @takes_fused
     def test_an_engine_that_leaves_the_cache_as_it_is(
         self, look: Callable[..., list[Check]], monkeypatch: pytest.MonkeyPatch
     ) -> None:

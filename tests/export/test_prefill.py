@@ -23,6 +23,7 @@ from mobilevlm_ros.runtime.ort_backend import DIALECT
 from mobilevlm_ros.runtime.package import PREFILL_DIALECT, ModelPackage
 from tests.conftest import PARITY
 from tests.export.tensors import Given
+from tests.make_checkpoint import tiny_config, write_checkpoint
 
 NANO = shipped_folder("nano")
 GRAPH = "decoder.cpu-prefill.onnx"
@@ -120,6 +121,17 @@ def test_an_adapter_that_changes_the_decoder_reads_prompts_with_its_own(tmp_path
     adapter = ModelPackage.open(tmp_path / "adapter")
     assert adapter.base is not None and adapter.base.has_decoder(PREFILL_DIALECT)
     assert adapter.has_decoder(DIALECT) and not adapter.has_decoder(PREFILL_DIALECT)
+
+
+def test_a_map_whose_outputs_the_product_in_8_bits_would_spoil_stays_as_it_is(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", tiny_config(mlp=60))  # 28 behind the last 32
+    options = ConvertOptions(Precision.INT4, prefill=Prefill.INT8, rounding=Rounding.NEAREST, examples=4)
+    package = convert(checkpoint, tmp_path / "package", options).package
+    graph = onnx.load(package / GRAPH, load_external_data=False).graph
+    operators = {node.input[1].rpartition("/")[0]: node.op_type for node in graph.node if len(node.input) > 1}
+    layer = "model.layers.0.mlp."
+    assert operators[f"{layer}gate_proj.weight+{layer}up_proj.weight"] == "MatMulNBits"
+    assert operators[f"{layer}down_proj.weight"] == "DynamicQuantizeMatMul"
 
 
 @pytest.mark.parametrize(

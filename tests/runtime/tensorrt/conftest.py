@@ -29,15 +29,6 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
 
 
 @pytest.fixture
-def takes_fused(package: ModelPackage) -> None:
-    """What stands in for TensorRT runs the fused decoder."""
-    from mobilevlm_ros.export.trt_reference import can_run
-
-    if not can_run(package.path / "decoder.trt.onnx"):
-        pytest.skip("ONNX Runtime, which stands in for TensorRT, is too old here for the fused decoder")
-
-
-@pytest.fixture
 def fresh(package: ModelPackage, tmp_path: Path) -> ModelPackage:
     """A copy of it without engines."""
     copy = shutil.copytree(package.path, tmp_path / "package", ignore=shutil.ignore_patterns("engines"))

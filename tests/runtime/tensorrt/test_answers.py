@@ -24,6 +24,7 @@ from mobilevlm_ros.runtime.requests import CancelToken, FinishReason, Limits
 from mobilevlm_ros.runtime.sampling import GREEDY
 from mobilevlm_ros.runtime.tensorrt.library import use_instead
 from mobilevlm_ros.tasks import Settings, ask, chat, classify, ground
+from tests.tensorrt_package import takes_fused
 
 TABLETOP = Path(__file__).resolve().parents[3] / "mobilevlm_ros" / "doctor" / "tabletop.jpg"
 ON_TENSORRT = EngineConfig(context_length=512, backend=BackendChoice.TENSORRT)
@@ -32,11 +33,9 @@ SETTINGS = Settings(GREEDY)
 QUESTIONS = ("What is on the table?", "What color is the ball?", "How many things are there?", "Is there a cup?")
 
 
-@pytest.fixture(params=[NEWEST, OLDEST], ids=["fused", "portable"])
+@pytest.fixture(params=[pytest.param(NEWEST, marks=takes_fused), OLDEST], ids=["fused", "portable"])
 def on_a_device(request: pytest.FixtureRequest) -> Iterator[None]:
     """The machine seems to have TensorRT; afterwards nothing is left on the device."""
-    if request.param == NEWEST:
-        request.getfixturevalue("takes_fused")
     libraries, cuda = simulated_libraries(request.param)
     use_instead(libraries)
     yield

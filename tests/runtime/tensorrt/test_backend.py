@@ -23,6 +23,7 @@ from mobilevlm_ros.runtime.package import ModelPackage
 from mobilevlm_ros.runtime.tensorrt.backend import DecodeMode, TensorRtBackend, chunks
 from mobilevlm_ros.runtime.tensorrt.device_cache import DeviceKVCache
 from tests.runtime.tensorrt.conftest import CONTEXT, ROWS, VERSIONS, Simulate, Simulation
+from tests.tensorrt_package import takes_fused
 
 CLOSE = 4e-3
 """Of the largest logit: the caches hold float16, and the CPU's float32."""
@@ -36,11 +37,9 @@ def cpu(package: ModelPackage) -> Iterator[OrtBackend]:
     backend.close()
 
 
-@pytest.fixture(params=VERSIONS)
+@pytest.fixture(params=[pytest.param("fused", marks=takes_fused), "portable"])
 def simulation(request: pytest.FixtureRequest, simulate: Simulate) -> Simulation:
     """Once for each of the decoder's graphs."""
-    if request.param == "fused":
-        request.getfixturevalue("takes_fused")
     return simulate(VERSIONS[request.param])
 
 

@@ -22,6 +22,7 @@ from mobilevlm_ros.runtime.tensorrt.builder import EngineBuilder, EngineNeeds, E
 from mobilevlm_ros.runtime.tensorrt.library import Libraries
 from mobilevlm_ros.runtime.tensorrt.plan import Role, make_order
 from tests.runtime.tensorrt.conftest import Simulate
+from tests.tensorrt_package import takes_fused
 
 NEEDS = EngineNeeds(rows=4, context_length=512)
 
@@ -35,7 +36,7 @@ def other_builder(libraries: Libraries, *command: str) -> Libraries:
     return replace(libraries, build_command=(sys.executable, *command))
 
 
-@pytest.mark.usefixtures("takes_fused")
+@takes_fused
 def test_engines_are_built_with_progress_once_and_found_from_then_on(simulate: Simulate, fresh: ModelPackage) -> None:
     libraries = simulate().libraries
     made, said = build(libraries, fresh)
@@ -66,7 +67,7 @@ def test_an_older_tensorrt_runs_the_portable_decoder_as_the_best_it_can(simulate
     assert (made.decoder.role, made.notice) == (Role.PORTABLE, "")
 
 
-@pytest.mark.usefixtures("takes_fused")
+@takes_fused
 def test_a_fused_decoder_that_cannot_be_built_gives_way_to_the_portable_one_and_is_not_tried_again(
     simulate: Simulate, fresh: ModelPackage
 ) -> None:
