@@ -18,7 +18,7 @@ from rclpy.node import Node
 
 from mobilevlm_ros.client import VLM, ChatStream
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
-from tests.system.graph import PATIENCE, SOON, Caller, Camera, Listener, Process, fails, running_node, until, until_seen
+from tests.system.graph import PATIENCE, SOON, Caller, Camera, Listener, Process, Served, fails, serving, until
 
 NAME = "limits_vlm"
 LONG = 1800
@@ -26,27 +26,12 @@ NEXT = 1
 
 
 @pytest.fixture(scope="module")
-def node(random_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    log = tmp_path_factory.mktemp("limits") / "node.log"
-    with running_node(
-        NAME, log, model=random_package, rows=1, queue_size=1, max_image_age=1000.0, max_tokens=4, diagnostics_period=0.1
-    ) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def camera(tester: Node, node: Process) -> Camera:
-    camera = Camera(tester, "image")
-    camera.wait_for_listener()
-    return camera
-
-
-@pytest.fixture(scope="module")
-def vlm(tester: Node, camera: Camera) -> VLM:
-    client = VLM(tester, NAME)
-    client.wait_until_there(PATIENCE)
-    until_seen(client, camera)
-    return client
+def served(tester: Node, random_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("limits")
+    with serving(
+        tester, NAME, folder, model=random_package, rows=1, queue_size=1, max_tokens=4, diagnostics_period=0.1
+    ) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from mobilevlm_ros.demo.run import BAG
 from mobilevlm_ros.pictures.messages import compressed_to_rgb
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 from tests.ros.test_images import STAND_IN
-from tests.system.graph import PATIENCE, Camera, Process, fails, running_node, until, until_seen
+from tests.system.graph import Camera, Served, fails, serving, until
 
 NAME = "encodings_vlm"
 QUESTION = "What is on the table?"
@@ -83,29 +83,14 @@ def message(rgb: Pixels, encoding: str, pad: int = 5) -> Image:
 
 
 @pytest.fixture(scope="module")
-def node(nano_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def served(tester: Node, nano_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A node that finds a cv_bridge, which knows rgb565."""
     folder = tmp_path_factory.mktemp("encodings")
     (folder / "cv_bridge.py").write_text(STAND_IN)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-        with running_node(NAME, folder / "node.log", model=nano_package, max_image_age=1000.0, temperature=0.0) as process:
-            yield process
-
-
-@pytest.fixture(scope="module")
-def camera(tester: Node, node: Process) -> Camera:
-    camera = Camera(tester, "image")
-    camera.wait_for_listener()
-    return camera
-
-
-@pytest.fixture(scope="module")
-def vlm(tester: Node, camera: Camera) -> VLM:
-    client = VLM(tester, NAME)
-    client.wait_until_there(PATIENCE)
-    until_seen(client, camera)
-    return client
+        with serving(tester, NAME, folder, model=nano_package, temperature=0.0) as served:
+            yield served
 
 
 def shown(vlm: VLM, camera: Camera, made: Image) -> str:

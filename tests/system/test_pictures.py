@@ -19,32 +19,17 @@ from std_msgs.msg import Header
 from mobilevlm_ros.client import VLM
 from mobilevlm_ros.ros.annotate import image_message
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
-from tests.system.graph import PATIENCE, Camera, Process, fails, picture, running_node, until, until_seen
+from tests.system.graph import Camera, Process, Served, fails, picture, serving, until
 
 NAME = "pictures_vlm"
 NEXT = 1
 
 
 @pytest.fixture(scope="module")
-def node(random_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    log = tmp_path_factory.mktemp("pictures") / "node.log"
-    with running_node(NAME, log, model=random_package, max_image_age=1.0, max_tokens=2, diagnostics_period=0.1) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def camera(tester: Node, node: Process) -> Camera:
-    camera = Camera(tester, "image")
-    camera.wait_for_listener()
-    return camera
-
-
-@pytest.fixture(scope="module")
-def vlm(tester: Node, camera: Camera) -> VLM:
-    client = VLM(tester, NAME)
-    client.wait_until_there(PATIENCE)
-    until_seen(client, camera)
-    return client
+def served(tester: Node, random_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("pictures")
+    with serving(tester, NAME, folder, model=random_package, max_image_age=1.0, max_tokens=2, diagnostics_period=0.1) as served:
+        yield served
 
 
 def test_a_stalled_camera_is_a_stale_image_with_its_age(vlm: VLM, camera: Camera) -> None:
