@@ -159,7 +159,7 @@ def test_a_request_can_be_looked_at_from_time_to_time(client: AsyncVLM) -> None:
         pending.result()
     until(pending.done)
     assert pending.result().info.answer_tokens == 200
-    stream = client.chat("Tell me more.", max_tokens=200)
+    stream = client.chat("Tell me more.", max_tokens=LONG)
     pieces = []
     while not stream.done():
         pieces.append(stream.take())
