@@ -1,8 +1,8 @@
 """This project's engine against llama.cpp and the official PyTorch code on this machine's processor, MobileVLM-V2-1.7B's shapes.
 
 `python -m bench.cpu --json`. All weights are made up: how fast an engine is does not depend on them. Each engine is a process of
-its own and has the same threads; they take turns, stage by stage. Prints a table, then one JSON line. The files (6 GB while they
-are made, 4 GB afterwards) are kept in --work; `bench.cpu_stages` says what each stage is.
+its own and has the same threads; they take turns, stage by stage. Prints a table, then one JSON line. The files (8 GB while they
+are made, 5 GB afterwards) are kept in --work; `bench.cpu_stages` says what each stage is.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def _plan(arguments: list[str] | None) -> tuple[Plan, bool]:
     args = parser.parse_args(arguments)
     if not 2 <= args.seconds <= 86400:
         parser.error("--seconds must be 2 to 86400")
-    return Plan(args.seconds, Pictures.read(parser, args)), args.json
+    return Plan(args.seconds, Pictures.read(parser, args, 16)), args.json
 
 
 def main(arguments: list[str] | None = None) -> int:

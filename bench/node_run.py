@@ -117,7 +117,7 @@ def gather(plan: Plan, environment: dict[str, str], folder: Path, progress: Prog
         camera = stack.enter_context(plan.pictures.camera(served, environment, folder, lines))
         run = _Run(plan, engine, served, camera, stack.enter_context(_own_node()), progress)
         try:
-            wait_for_answer(run.vlm, served, node_log)
+            wait_for_answer(run.vlm, served, camera, node_log)
             run.ask_for("warming up", plan.warm_up)
             began, ended = run.rest()
             asked, memory = run.ask_for("asking", plan.seconds)

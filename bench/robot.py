@@ -1,7 +1,7 @@
 """What measurements of the node share: a robot of two processes, the node with the nano model and a camera.
 
-Each measurement is on a ROS graph of its own on this machine alone. Knows how to start, await and end the processes; what is
-measured is for others.
+Each measurement is on a ROS graph of its own on this machine alone. Knows how to start and await the processes; what is measured
+is for others.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Pictures:
         parser.add_argument("--size", default=size, metavar="WxH", help=f"of the pictures, in pixels (default: {size})")
 
     @staticmethod
-    def read(parser: ArgumentParser, args: Namespace) -> Pictures:
-        """Ends the program with a line where an option makes no sense."""
+    def read(parser: ArgumentParser, args: Namespace, least: int) -> Pictures:
+        """Ends the program with a line where an option makes no sense; `least` is the shortest side."""
         width, _, height = args.size.partition("x")
-        if not (width.isdigit() and height.isdigit() and 100 <= int(width) <= 8192 and 100 <= int(height) <= 8192):
-            parser.error(f"--size is '{args.size}', it must be like 640x480, each side 100 to 8192")
+        if not (width.isdigit() and height.isdigit() and least <= int(width) <= 8192 and least <= int(height) <= 8192):
+            parser.error(f"--size is '{args.size}', it must be like 640x480, each side {least} to 8192")
         if not 1 <= args.rate <= 1000:
             parser.error("--rate must be 1 to 1000")
         return Pictures(args.rate, int(width), int(height))
@@ -69,15 +69,15 @@ def node_arguments(name: str, parameters: Mapping[str, object]) -> list[str]:
     return ["--ros-args", "-r", f"__node:={name}", *words]
 
 
-def wait_for_answer(vlm: VLM, served: Child, log: Path) -> None:
-    """Asks until the first answer comes; raises BenchError, with the end of the log, where none does."""
+def wait_for_answer(vlm: VLM, served: Child, camera: Child, log: Path) -> None:
+    """Asks until the first answer comes; raises BenchError, with the end of the node's log, where none does."""
     began = time.monotonic()
     while True:
         try:
             vlm.ask("Is it there?", max_tokens=1, timeout=2.0)
             return
         except VlmError as error:
-            ended = served.ended is not None or error.code is ErrorCode.MODEL_ERROR
+            ended = served.ended is not None or camera.ended is not None or error.code is ErrorCode.MODEL_ERROR
             if ended or time.monotonic() - began > START_SECONDS:
                 raise BenchError(f"the node does not answer: {error.message} ({last_line(log)})") from error
         time.sleep(0.1)

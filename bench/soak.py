@@ -101,7 +101,7 @@ def _plan(arguments: list[str] | None) -> tuple[Plan, bool]:
     args = parser.parse_args(arguments)
     if not 0.1 <= args.minutes <= 10080:
         parser.error("--minutes must be 0.1 to 10080")
-    return Plan(args.minutes * 60, Pictures.read(parser, args)), args.json
+    return Plan(args.minutes * 60, Pictures.read(parser, args, 100)), args.json
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -88,7 +88,7 @@ def gather(plan: Plan, environment: dict[str, str], folder: Path, progress: Prog
         served = stack.enter_context(Child("mobilevlm_ros.ros.node", node_arguments(NAME, parameters), environment, log))
         camera = stack.enter_context(plan.pictures.camera(served, environment, folder, lines))
         vlm = VLM(stack.enter_context(_spun_node()), NAME, connect_timeout=START_SECONDS)
-        wait_for_answer(vlm, served, log)
+        wait_for_answer(vlm, served, camera, log)
         crowd = _Crowd(vlm)
         try:
             with crowd:

@@ -27,7 +27,7 @@ _LAYERS = (
 )
 _NO_TESTS = 5  # pytest's exit status
 _NICENESS = 5
-"""Of the layers beside the system tests: a third of the processor where both want it, as some of them have timing, too."""
+"""Of the layers beside the system tests: a quarter of the processor where both want it, as some of them have timing, too."""
 _CHECKS = (
     ("ruff", ("ruff", "check", ".")),
     ("mypy", ("mypy",)),

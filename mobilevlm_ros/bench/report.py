@@ -31,7 +31,8 @@ def facts(measured: Measurement, machine: Machine, options: BenchOptions) -> dic
     width, height = PICTURE_SIZE
     precisions = dict.fromkeys((manifest.decoder_precision.value, manifest.vision_precision.value))
     precision = " decoder, ".join(precisions) + (" vision" if len(precisions) > 1 else "")
-    precision += ", prompts in int8" if decoder_name(PREFILL_DIALECT) in manifest.files else ""
+    reads_int8 = decoder_name(PREFILL_DIALECT) in manifest.files and measured.backend.startswith("onnxruntime")
+    precision += ", prompts in int8" if reads_int8 else ""
     features = f", {' '.join(machine.features)}" if machine.features else ""
     board = f", {machine.board}" if machine.board and machine.board != machine.processor else ""
     return {

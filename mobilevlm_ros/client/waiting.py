@@ -44,9 +44,11 @@ class Waiter:
 
         Raises:
             ClientUsageError: inside a callback of the node's own executor.
-            VlmError: CANCELLED where ROS 2 is shut down meanwhile; KeyboardInterrupt where Ctrl-C did that.
+            VlmError: CANCELLED where ROS 2 is shut down meanwhile; in the main thread KeyboardInterrupt where Ctrl-C did that.
         """
-        return self._until(condition, changes, deadline, _INTERRUPT)
+        # Only the main thread is interrupted, and it must still be here when it is.
+        stay = _INTERRUPT if threading.current_thread() is threading.main_thread() else 0.0
+        return self._until(condition, changes, deadline, stay)
 
     def _until(self, condition: Callable[[], bool], changes: Changes, deadline: float, stay: float) -> bool:
         """As `until`; where ROS 2 is shut down it stays for so many seconds before it raises."""

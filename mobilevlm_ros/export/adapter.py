@@ -25,7 +25,14 @@ from mobilevlm_ros.export.verify import TOLERANCE, Agreement, check, differences
 from mobilevlm_ros.export.writer import PackageWriter, Progress
 from mobilevlm_ros.runtime.errors import PackageError
 from mobilevlm_ros.runtime.manifest import MANIFEST_NAME, BaseRef, Manifest, Phrasings, Precision, Source
-from mobilevlm_ros.runtime.package import DECODER_CPU_NAME, EMBEDDINGS_NAME, VISION_NAME, ModelPackage, file_sha256
+from mobilevlm_ros.runtime.package import (
+    DECODER_CPU_NAME,
+    EMBEDDINGS_NAME,
+    PREFILL_DIALECT,
+    VISION_NAME,
+    ModelPackage,
+    file_sha256,
+)
 
 _QUANTIZED_SHARE = 2.0
 """How much further than a base in int8 or int4 from its checkpoint an adapter's model may be from the merged one."""
@@ -94,8 +101,9 @@ def convert_adapter(
         manifest = _manifest(base, writer.target, Path(adapter), adapted, options)
         agreement = None
         if options.verify:
-            package = ModelPackage(writer.path, replace(manifest, files=dict(writer.files)), base)
-            agreement = _verify(package, base, adapted, tensors, config)
+            plain = base.without_decoder(PREFILL_DIALECT)  # the adapter's package has none of its own
+            package = ModelPackage(writer.path, replace(manifest, files=dict(writer.files)), plain)
+            agreement = _verify(package, plain, adapted, tensors, config)
         size = sum(entry.bytes for entry in writer.files.values())
         writer.commit(manifest)
     unused = (name for name in names if name not in changed and name != EMBEDDING_NAME)

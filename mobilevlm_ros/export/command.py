@@ -65,7 +65,7 @@ def add_convert_parser(commands: Any) -> None:
         choices=("same", "int8"),
         default="same",
         help="int4: what the CPU reads prompts with: the decoder itself (same), or one in 8 bits beside it (int8), which is "
-        "several times as fast on x86 and takes twice the decoder's memory more (default: same)",
+        "3.7 times as fast on an Intel Xeon with AMX and takes twice the decoder's memory more (default: same)",
     )
     parser.add_argument(
         "--rounding",

@@ -89,9 +89,12 @@ class FidelityReport:
             "  largest changes of a map's output: " + ", ".join(f"{linear.name} {linear.error:.3f}" for linear in worst),
         ]
         if self.prefill is not None:
+            worse = self.prefill.divergence_mean > self.divergence_mean
+            advice = "; more than the 4 bits lose: convert without --prefill int8" if worse else ""
+            found = self.prefill
             lines.append(
-                f"  prompts read in 8 bits: same likeliest token at {100 * self.prefill.greedy_agreement:.1f}%,"
-                f" divergence {self.prefill.divergence_mean:.4f} nats on average, {self.prefill.divergence_max:.3f} at most"
+                f"  prompts read in 8 bits: same likeliest token at {100 * found.greedy_agreement:.1f}%,"
+                f" divergence {found.divergence_mean:.4f} nats on average, {found.divergence_max:.3f} at most{advice}"
             )
         return lines
 

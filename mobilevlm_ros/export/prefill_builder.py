@@ -1,8 +1,9 @@
 """Builds the decoder that prompts are read with: the same graph as for single tokens, its layers multiplied in 8 bits.
 
-Reading a prompt is bound by arithmetic, not by memory, and processors multiply whole integers of 8 bits several times as fast as
-blocks of 4. Both operands have 8 bits: a weight has one scale for each output, an input one for each position, found when it is
-multiplied (LLM.int8, section 3.1; ZeroQuant's "token-wise" quantisation). Knows how weights are stored; nothing of what a graph
+Reading a prompt is bound by arithmetic, not by memory, and processors with int8 products multiply whole integers of 8 bits
+several times as fast as blocks of 4. A weight has one scale for each output (and 7 of the 8 bits, see CHANNEL_LEVELS), an input
+in 8 bits one for each position, found when it is multiplied (LLM.int8, section 3.1; ZeroQuant's "token-wise" quantisation); what
+is left of one range for all positions is where between -1 and 1 it begins. Knows how weights are stored; nothing of what a graph
 computes beside the name of its layers.
 """
 
@@ -38,25 +39,28 @@ def check_prefill(prefill: Prefill, precision: Precision) -> None:
 
 
 class PrefillBuilder(GraphBuilder):
-    """A `GraphBuilder` whose layers' linear weights, whatever their form elsewhere, are stored in 8 bits by the output.
+    """A `GraphBuilder` whose layers' linear weights are stored in 8 bits by the output, where the product takes that.
 
     They are rounded from the checkpoint's own values when they are written; the other maps are as `linears` says.
     """
 
     def linear(self, value: str, weight: str, bias: str | None = None) -> str:
-        if not weight.startswith(LAYERS):
+        if not self._in_8_bits(weight):
             return super().linear(value, weight, bias)
         (product,) = self.linears(value, [weight])
         return product if bias is None else self.node("Add", product, self.weight(bias))
 
     def linears(self, value: str, weights: Sequence[str]) -> list[str]:
-        if not all(takes_channels(self.tensors.shape(weight)[0]) for weight in weights):
-            return super().linears(value, weights)
+        if not all(map(self._in_8_bits, weights)):
+            return [self.linear(value, weight) for weight in weights]
         # The operator has one scale for all of its input, so each position is brought to the same range before it.
         largest = self.node("ReduceMax", self.node("Abs", value), axes=[-1], keepdims=1)
         largest = self.node("Max", largest, self.constant(_LEAST))
         even = self.node("Div", value, largest)
         return [self.node("Mul", self._product(even, weight), largest) for weight in weights]
+
+    def _in_8_bits(self, name: str) -> bool:
+        return name.startswith(LAYERS) and takes_channels(self.tensors.shape(name)[0])
 
     def _product(self, value: str, name: str) -> str:
         rows, columns = self.tensors.shape(name)

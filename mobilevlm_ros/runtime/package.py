@@ -149,7 +149,7 @@ class ModelPackage:
         return name in (self if changed else self._owner(name)).manifest.files
 
     def without_decoder(self, dialect: str) -> ModelPackage:
-        """The package as if it had no such graph of its own."""
+        """The package as if it had no such graph itself; an adapter package's base keeps its."""
         name = decoder_name(dialect)
         files = {file: entry for file, entry in self.manifest.files.items() if file not in (name, f"{name}.data")}
         return replace(self, manifest=replace(self.manifest, files=files))

@@ -63,12 +63,16 @@ class Prefiller:
         """
         start = time.perf_counter()
         known = self._prefixes.get(picture.digest)
-        if known is None:
-            logits, encode_ms = self._fill_all(row, picture, prompt)
-        else:
+        turns = self._prefixes.keys(picture.digest + _TURNS)
+        encode_ms = 0.0
+        if known is not None:
             load(self._cache, row, known)
+        else:
+            # What follows the picture is read together with it, unless some of that is known.
+            logits, encode_ms = self._fill_picture(row, picture, prompt.head, () if turns else prompt.tail)
+        if known is not None or turns:
             left = prompt.tail[self._fill_turns(row, picture, prompt.tail) :]
-            logits, encode_ms = self._append(row, left, [len(left) - 1]), 0.0
+            logits = self._append(row, left, [len(left) - 1])
         total_ms = (time.perf_counter() - start) * 1e3
         return Prefilled(row, self._cache.lengths[row], logits[0], encode_ms, total_ms - encode_ms)
 
@@ -115,20 +119,23 @@ class Prefiller:
         """Positions that are left behind a prompt."""
         return self._cache.capacity - prefilled.length
 
-    def _fill_all(self, row: int, picture: Picture, prompt: Prompt) -> tuple[np.ndarray, float]:
-        """Put a prompt about a new picture into the row and keep what it begins with.
+    def _fill_picture(
+        self, row: int, picture: Picture, head: Sequence[int], following: Sequence[int]
+    ) -> tuple[np.ndarray, float]:
+        """Put a new picture and the tokens that follow it into the row, as one run, and keep the row up to the picture.
 
-        Returns the logits after it, float32 [1, vocab], and the milliseconds that encoding took.
+        Returns the logits after the last position, float32 [1, vocab], and the milliseconds that encoding took.
         """
         start = time.perf_counter()
         features = self._backend.encode(picture.pixels[None])[0]
         encode_ms = (time.perf_counter() - start) * 1e3
         self._steps += 1
-        self._fill_head(row, prompt.head)
-        # As one run: the picture's keys and values do not depend on what follows it.
-        joined = np.concatenate([features, self._backend.embed(prompt.tail)])
+        self._fill_head(row, head)
+        # Positions do not see those behind them; where products round a whole run's inputs by one range, they do by that alone.
+        joined = np.concatenate([features, self._backend.embed(following)]) if following else features
         logits = self._prefill(row, joined, [len(joined) - 1])
-        length, self._cache.lengths[row] = self._cache.lengths[row], self._cache.lengths[row] - len(prompt.tail)
+        length = self._cache.lengths[row]
+        self._cache.lengths[row] = length - len(following)
         self._keep(picture.digest, row, 0)
         self._cache.lengths[row] = length
         return logits, encode_ms

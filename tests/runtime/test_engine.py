@@ -150,6 +150,20 @@ def spaced(context: tuple[float, ...]) -> int:
     return space if context[-1] == colon else digest_token(context)
 
 
+def test_a_turn_is_used_although_its_picture_is_kept_no_longer() -> None:
+    backend = FakeBackend(spaced)
+    with fake_engine(backend, EngineConfig(context_length=512)) as engine:
+        shown = picture(engine)
+        first = engine.generate(shown, "What?", TEN, Limits(), (), keep_turn=True).result()
+        engine._prefiller._prefixes.drop(shown.digest)
+        before = len(backend.prefilled)
+        history = [Turn("What?", engine.tokenizer.decode(first.tokens).strip())]
+        engine.generate(shown, "Why so?", TEN, Limits(), history).result()
+        whole, own = backend.prefilled[before:]
+        assert whole == VISUAL_TOKENS
+        assert own <= len(f"{history[0].answer[-1]}.\nUSER: Why so? ASSISTANT:")
+
+
 def test_a_turn_of_a_conversation_prefills_its_own_words_only() -> None:
     backend = FakeBackend(spaced)
     with fake_engine(backend, EngineConfig(context_length=512)) as engine:

@@ -302,9 +302,9 @@ def is_taken_back(attempt: Callable[[], int]) -> bool:
 
     Args:
         attempt: begins a long answer, takes it back and returns its code. Where the machine is so slow that the answer was over
-            before, it is made again, a few times.
+            before, it is made again, twice at most.
     """
-    codes = (attempt() for _ in range(5))
+    codes = (attempt() for _ in range(3))
     return next((code for code in codes if code != ErrorCode.NONE), ErrorCode.NONE) == ErrorCode.CANCELLED
 
 
