@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 
 from bench.processor_time import anonymous_bytes
 from bench.robot import START_SECONDS, BenchError, Pictures, Progress, last_line, node_arguments, wait_for_answer
-from mobilevlm_ros.client import VLM
+from mobilevlm_ros.client import VLM, spinning
 from mobilevlm_ros.demo.processes import Child
 from mobilevlm_ros.runtime.errors import ErrorCode, VlmError
 
@@ -213,25 +212,9 @@ def _spun_node() -> Iterator[Any]:
     """The clients' node, spun in a thread of its own; Ctrl-C stays Python's."""
     rclpy.init(args=[], signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     node = Node("soak_clients")
-    executor = MultiThreadedExecutor(2)
-    executor.add_node(node)
-    stop = threading.Event()
-
-    def spin() -> None:
-        while not stop.is_set():
-            try:
-                executor.spin_once(timeout_sec=0.2)
-            except ExternalShutdownException:
-                return
-
-    thread = threading.Thread(target=spin)
-    thread.start()
     try:
-        yield node
+        with spinning(node):
+            yield node
     finally:
-        stop.set()
-        executor.wake()
-        thread.join()
-        executor.shutdown(timeout_sec=2.0)
         node.destroy_node()
         rclpy.shutdown()

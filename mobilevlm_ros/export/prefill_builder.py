@@ -35,7 +35,7 @@ class Prefill(str, Enum):
 def check_prefill(prefill: Prefill, precision: Precision) -> None:
     """Raises ExportError for a precision whose decoder has no other one beside it."""
     if prefill is not Prefill.SAME and precision is not Precision.INT4:
-        raise ExportError("a decoder of its own for prompts goes with --precision int4 only: others read them fast enough")
+        raise ExportError("a decoder of its own for prompts (--prefill int8) goes with --precision int4 only")
 
 
 class PrefillBuilder(GraphBuilder):
